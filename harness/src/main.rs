@@ -1,0 +1,2 @@
+//! The `ringside` program.
+fn main() {}

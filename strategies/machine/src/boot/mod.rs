@@ -1,0 +1,1 @@
+//! Loading boot images. To be written.

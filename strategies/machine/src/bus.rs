@@ -1,0 +1,157 @@
+//! The bus: which device answers at which port and physical address.
+//!
+//! One table states the port map. Accesses wider than a device are split, as an ISA bridge does;
+//! where nothing answers, reads give all ones and writes are lost.
+
+use crate::clock::{Clock, Nanos};
+use crate::devices::{DeviceId, Devices};
+use crate::memory::{VGA_END, VGA_START};
+use crate::signals::Signals;
+use crate::{Error, MachineConfig, PhysicalAddress};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+/// A device: it knows offsets from its first port or address and the data, nothing else.
+pub trait Device: Send {
+    /// Reads 1, 2 or 4 bytes (not more than [`Device::width`]) at `offset`. `data` holds ones
+    /// before: a device leaves what it does not drive.
+    fn read(&mut self, offset: u32, data: &mut [u8]);
+    /// Writes 1, 2 or 4 bytes (not more than [`Device::width`]) at `offset`.
+    fn write(&mut self, offset: u32, data: &[u8]);
+    /// The widest access in bytes; wider ones arrive in parts.
+    fn width(&self) -> usize {
+        1
+    }
+    /// When the device next does something by itself, if it will.
+    fn next_event(&self) -> Option<Nanos> {
+        None
+    }
+    /// Does what was due by now.
+    fn advance(&mut self) {}
+}
+
+/// The port map: which device answers at which ports, and at which offset its range starts.
+#[rustfmt::skip]
+const PORTS: &[(RangeInclusive<u16>, u32, DeviceId)] = &[
+    (0x20..=0x21,   0, DeviceId::Pic),
+    (0x40..=0x43,   0, DeviceId::Pit),
+    (0x60..=0x60,   0, DeviceId::Keyboard),
+    (0x61..=0x61,   0, DeviceId::SystemPort),
+    (0x64..=0x64,   4, DeviceId::Keyboard),
+    (0x70..=0x71,   0, DeviceId::Rtc),
+    (0x80..=0x80,   0, DeviceId::PostCode),
+    (0x92..=0x92,   0, DeviceId::FastGate),
+    (0xa0..=0xa1,   2, DeviceId::Pic),
+    (0xe9..=0xe9,   0, DeviceId::DebugConsole),
+    (0xf4..=0xf4,   0, DeviceId::ExitPort),
+    (0x1f0..=0x1f7, 0, DeviceId::Disk),
+    (0x3c0..=0x3df, 0, DeviceId::VgaRegisters),
+    (0x3f6..=0x3f6, 8, DeviceId::Disk),
+    (0x3f8..=0x3ff, 0, DeviceId::Serial),
+    (0x4d0..=0x4d1, 4, DeviceId::Pic),
+    (0xcf8..=0xcff, 0, DeviceId::Pci),
+];
+
+/// The bus with all devices on it.
+pub struct Bus {
+    /// The devices.
+    pub devices: Devices,
+    /// For each port, an index into [`PORTS`] plus one, or 0.
+    port_index: Box<[u8; 0x1_0000]>,
+}
+
+impl Bus {
+    /// A bus with the devices that `config` asks for.
+    ///
+    /// # Errors
+    /// When a disk image cannot be opened.
+    pub fn new(
+        config: &MachineConfig,
+        signals: &Arc<Signals>,
+        clock: &Arc<Clock>,
+    ) -> Result<Bus, Error> {
+        let mut port_index = Box::new([0; 0x1_0000]);
+        for (index, (ports, ..)) in PORTS.iter().enumerate() {
+            for port in ports.clone() {
+                port_index[usize::from(port)] = index as u8 + 1;
+            }
+        }
+        Ok(Bus { devices: Devices::new(config, signals, clock)?, port_index })
+    }
+
+    fn port(&mut self, port: u16) -> Option<(&mut dyn Device, u32)> {
+        let index = self.port_index[usize::from(port)].checked_sub(1)?;
+        let (ports, first, id) = &PORTS[usize::from(index)];
+        Some((self.devices.get(*id), first + u32::from(port - ports.start())))
+    }
+
+    /// Reads `size` (1, 2 or 4) bytes at `port`.
+    pub fn port_read(&mut self, port: u16, size: usize) -> u32 {
+        let mut data = [0xff; 4];
+        let mut at = 0;
+        while at < size {
+            let Some((device, offset)) = self.port(port.wrapping_add(at as u16)) else {
+                at += 1;
+                continue;
+            };
+            let part = access_width(device.width(), size - at);
+            device.read(offset, &mut data[at..at + part]);
+            at += part;
+        }
+        if size < 4 {
+            u32::from_le_bytes(data) & ((1 << (8 * size)) - 1)
+        } else {
+            u32::from_le_bytes(data)
+        }
+    }
+
+    /// Writes the low `size` (1, 2 or 4) bytes of `value` at `port`.
+    pub fn port_write(&mut self, port: u16, size: usize, value: u32) {
+        let data = value.to_le_bytes();
+        let mut at = 0;
+        while at < size {
+            let Some((device, offset)) = self.port(port.wrapping_add(at as u16)) else {
+                at += 1;
+                continue;
+            };
+            let part = access_width(device.width(), size - at);
+            device.write(offset, &data[at..at + part]);
+            at += part;
+        }
+    }
+
+    /// Reads device memory; what nothing answers reads all ones. Any length up to 16 bytes.
+    pub fn mmio_read(&mut self, address: PhysicalAddress, data: &mut [u8]) {
+        for (at, byte) in data.iter_mut().enumerate() {
+            *byte = 0xff;
+            let here = address.0.wrapping_add(at as u64);
+            if (VGA_START..VGA_END).contains(&here) {
+                let offset = (here - VGA_START) as u32;
+                self.devices.vga_memory().read(offset, std::slice::from_mut(byte));
+            }
+        }
+    }
+
+    /// Writes device memory; what nothing answers is lost.
+    pub fn mmio_write(&mut self, address: PhysicalAddress, data: &[u8]) {
+        for (at, byte) in data.iter().enumerate() {
+            let here = address.0.wrapping_add(at as u64);
+            if (VGA_START..VGA_END).contains(&here) {
+                let offset = (here - VGA_START) as u32;
+                self.devices.vga_memory().write(offset, std::slice::from_ref(byte));
+            }
+        }
+    }
+}
+
+/// The widest power of two not above either bound.
+fn access_width(device: usize, left: usize) -> usize {
+    let width = device.min(left);
+    if width >= 4 {
+        4
+    } else if width >= 2 {
+        2
+    } else {
+        1
+    }
+}

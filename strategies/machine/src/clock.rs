@@ -1,0 +1,135 @@
+//! Guest time: the host's monotonic clock, or a virtual clock that instructions drive.
+//!
+//! Every timed device holds an [`Arc<Clock>`](std::sync::Arc) and asks it; nothing else in the
+//! machine reads the host's time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Nanoseconds since the machine was made.
+pub type Nanos = u64;
+
+/// Where guest time comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClockSource {
+    /// The host's monotonic clock; RDTSC shows the host's counter, less its value at the start.
+    #[default]
+    Host,
+    /// A clock that advances with executed instructions: exact repetition under interpretation.
+    Virtual,
+}
+
+/// Virtual nanoseconds that one instruction takes: a 100 MIPS machine.
+pub const VIRTUAL_NANOS_PER_INSTRUCTION: u64 = 10;
+
+/// The one clock of a machine.
+#[derive(Debug)]
+pub struct Clock {
+    source: ClockSource,
+    origin: Instant,
+    host_tsc_origin: u64,
+    virtual_now: AtomicU64,
+    tsc_offset: AtomicU64,
+}
+
+impl Clock {
+    /// A clock that starts at zero now.
+    #[must_use]
+    pub fn new(source: ClockSource) -> Clock {
+        Clock {
+            source,
+            origin: Instant::now(),
+            host_tsc_origin: host_tsc(),
+            virtual_now: AtomicU64::new(0),
+            tsc_offset: AtomicU64::new(0),
+        }
+    }
+
+    /// Where this clock's time comes from.
+    #[must_use]
+    pub fn source(&self) -> ClockSource {
+        self.source
+    }
+
+    /// Guest time, in nanoseconds since the start.
+    #[must_use]
+    pub fn now(&self) -> Nanos {
+        match self.source {
+            ClockSource::Host => {
+                u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+            }
+            ClockSource::Virtual => self.virtual_now.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The guest's time-stamp counter, which wraps.
+    #[must_use]
+    pub fn tsc(&self) -> u64 {
+        let raw = match self.source {
+            ClockSource::Host => host_tsc().wrapping_sub(self.host_tsc_origin),
+            ClockSource::Virtual => self.now(),
+        };
+        raw.wrapping_add(self.tsc_offset.load(Ordering::Relaxed))
+    }
+
+    /// Makes the time-stamp counter read `value` now (WRMSR to IA32_TIME_STAMP_COUNTER).
+    pub fn set_tsc(&self, value: u64) {
+        let raw = self.tsc().wrapping_sub(self.tsc_offset.load(Ordering::Relaxed));
+        self.tsc_offset.store(value.wrapping_sub(raw), Ordering::Relaxed);
+    }
+
+    /// Accounts for `count` executed instructions; moves only a virtual clock.
+    pub fn retire(&self, count: u64) {
+        if self.source == ClockSource::Virtual {
+            self.virtual_now.fetch_add(count * VIRTUAL_NANOS_PER_INSTRUCTION, Ordering::Relaxed);
+        }
+    }
+
+    /// Moves a virtual clock forward to `deadline` (an idle guest waits no real time); the host's
+    /// clock is not moved.
+    pub fn skip_to(&self, deadline: Nanos) {
+        if self.source == ClockSource::Virtual {
+            self.virtual_now.fetch_max(deadline, Ordering::Relaxed);
+        }
+    }
+
+    /// How long the host has to wait until `deadline`: nothing on a virtual clock.
+    #[must_use]
+    pub fn until(&self, deadline: Nanos) -> Duration {
+        match self.source {
+            ClockSource::Host => Duration::from_nanos(deadline.saturating_sub(self.now())),
+            ClockSource::Virtual => Duration::ZERO,
+        }
+    }
+}
+
+fn host_tsc() -> u64 {
+    // SAFETY: RDTSC has no preconditions in user mode unless PR_SET_TSC forbids it, and the monitor
+    // forbids it only while a guest's own code runs.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_virtual_clock_moves_with_instructions_only() {
+        let clock = Clock::new(ClockSource::Virtual);
+        assert_eq!(clock.now(), 0);
+        clock.retire(7);
+        assert_eq!(clock.now(), 7 * VIRTUAL_NANOS_PER_INSTRUCTION);
+        clock.skip_to(1_000);
+        clock.skip_to(500);
+        assert_eq!(clock.now(), 1_000);
+    }
+
+    #[test]
+    fn the_time_stamp_counter_can_be_set() {
+        let clock = Clock::new(ClockSource::Virtual);
+        clock.set_tsc(u64::MAX);
+        clock.retire(1);
+        assert_eq!(clock.tsc(), VIRTUAL_NANOS_PER_INSTRUCTION - 1);
+    }
+}

@@ -1,0 +1,25 @@
+//! The guest: CPU state, memory, bus, devices and boot images.
+//!
+//! This crate is what all strategies share and it knows none of them. [`Machine`] owns the whole
+//! architectural state of one IA-32 PC; a strategy runs it for a while and leaves it complete, so
+//! that any other strategy can carry on. How instructions behave is the `emulator` crate's concern.
+
+pub mod address;
+pub mod boot;
+pub mod bus;
+pub mod clock;
+pub mod config;
+pub mod counters;
+pub mod cpu;
+pub mod devices;
+mod error;
+mod machine;
+pub mod memory;
+pub mod signals;
+pub mod tlb;
+
+pub use address::{LinearAddress, PhysicalAddress, Selector, Vector};
+pub use config::MachineConfig;
+pub use cpu::Cpu;
+pub use error::Error;
+pub use machine::Machine;

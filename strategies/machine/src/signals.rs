@@ -1,0 +1,164 @@
+//! What devices and the host tell the running strategy: interrupt lines, requests, attention.
+//!
+//! All of it is atomic, so that another host thread (a terminal reader, a Ctrl-C handler) may use
+//! it while a strategy runs the guest. A strategy polls [`Signals::attention`], one load, and calls
+//! [`Machine::service`](crate::Machine::service) when it is set.
+
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Why the guest wants, or is made, to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// The guest wrote this value to the exit port; the process status is `2 * value + 1`.
+    Exit(u8),
+    /// The guest asked for a reset (keyboard controller, port 0x92, or 0xCF9).
+    Reset,
+    /// The guest asked to be switched off.
+    PowerOff,
+    /// The host asked for a stop.
+    Stop,
+}
+
+/// The lines between devices, host and strategy.
+#[derive(Debug, Default)]
+pub struct Signals {
+    levels: AtomicU16,
+    edges: AtomicU16,
+    request: AtomicU32,
+    attention: AtomicBool,
+    asleep: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Signals {
+    /// Whether something happened that the strategy has to look at. One relaxed load.
+    #[inline]
+    #[must_use]
+    pub fn attention(&self) -> bool {
+        self.attention.load(Ordering::Relaxed)
+    }
+
+    /// Makes the running strategy look at the machine soon.
+    pub fn raise_attention(&self) {
+        if !self.attention.swap(true, Ordering::AcqRel) {
+            // Taken so that a sleeper that has just found no attention is waiting when this wakes.
+            drop(self.asleep.lock().unwrap_or_else(PoisonError::into_inner));
+            self.wake.notify_all();
+        }
+    }
+
+    /// Sleeps until attention is raised, at most for `limit`.
+    pub fn wait(&self, limit: Duration) {
+        let guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.wake.wait_timeout_while(guard, limit, |()| !self.attention());
+    }
+
+    /// Clears and returns the attention flag.
+    pub fn take_attention(&self) -> bool {
+        self.attention.swap(false, Ordering::Acquire)
+    }
+
+    /// Asks the strategy to stop; the first request stands until it is taken.
+    pub fn request(&self, request: Request) {
+        let code = match request {
+            Request::Exit(value) => 0x100 | u32::from(value),
+            Request::Reset => 0x200,
+            Request::PowerOff => 0x300,
+            Request::Stop => 0x400,
+        };
+        let _ = self.request.compare_exchange(0, code, Ordering::AcqRel, Ordering::Relaxed);
+        self.raise_attention();
+    }
+
+    /// Takes the pending request, if any.
+    pub fn take_request(&self) -> Option<Request> {
+        match self.request.swap(0, Ordering::AcqRel) {
+            0 => None,
+            code @ 0x100..=0x1ff => Some(Request::Exit((code & 0xff) as u8)),
+            0x200 => Some(Request::Reset),
+            0x300 => Some(Request::PowerOff),
+            _ => Some(Request::Stop),
+        }
+    }
+
+    /// The levels of the sixteen interrupt lines, a bit each.
+    #[must_use]
+    pub fn levels(&self) -> u16 {
+        self.levels.load(Ordering::Acquire)
+    }
+
+    /// Takes the lines that rose since the last call, a bit each.
+    pub fn take_edges(&self) -> u16 {
+        self.edges.swap(0, Ordering::AcqRel)
+    }
+
+    fn set_line(&self, irq: u8, level: bool) {
+        let bit = 1u16 << (irq & 15);
+        if level {
+            if self.levels.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
+                self.edges.fetch_or(bit, Ordering::AcqRel);
+                self.raise_attention();
+            }
+        } else if self.levels.fetch_and(!bit, Ordering::AcqRel) & bit != 0 {
+            self.raise_attention();
+        }
+    }
+}
+
+/// How a device raises its interrupt. It knows neither the number of its line nor the controller.
+pub trait Interrupt: Send {
+    /// Drives the line high or low.
+    fn set(&self, level: bool);
+}
+
+/// One of the sixteen ISA interrupt lines.
+#[derive(Clone, Debug)]
+pub struct InterruptLine {
+    signals: Arc<Signals>,
+    irq: u8,
+}
+
+impl InterruptLine {
+    /// Line `irq` (0 to 15).
+    #[must_use]
+    pub fn new(signals: Arc<Signals>, irq: u8) -> InterruptLine {
+        InterruptLine { signals, irq }
+    }
+}
+
+impl Interrupt for InterruptLine {
+    fn set(&self, level: bool) {
+        self.signals.set_line(self.irq, level);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_reports_its_edge_once() {
+        let signals = Arc::new(Signals::default());
+        let line = InterruptLine::new(signals.clone(), 3);
+        line.set(true);
+        line.set(true);
+        assert_eq!(signals.levels(), 8);
+        assert_eq!(signals.take_edges(), 8);
+        assert_eq!(signals.take_edges(), 0);
+        line.set(false);
+        line.set(true);
+        assert_eq!(signals.take_edges(), 8);
+        assert!(signals.take_attention());
+    }
+
+    #[test]
+    fn the_first_request_stands() {
+        let signals = Signals::default();
+        signals.request(Request::Exit(0x31));
+        signals.request(Request::Reset);
+        assert_eq!(signals.take_request(), Some(Request::Exit(0x31)));
+        assert_eq!(signals.take_request(), None);
+    }
+}

@@ -1,0 +1,191 @@
+//! A software translation look-aside buffer: linear pages to host addresses.
+//!
+//! It holds what the page walk found, apart for supervisor and user accesses, and may drop any
+//! entry at any time. An entry's tags are the linear page where that kind of access needs no
+//! closer look (permission given; for writes: dirty bit set, RAM, no code on the page), else
+//! [`TlbEntry::NONE`]. Device pages are never entered.
+
+use crate::LinearAddress;
+
+/// Entries for each privilege.
+pub const TLB_ENTRIES: usize = 1024;
+
+/// One entry; the layout is fixed because generated code may read it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct TlbEntry {
+    /// The linear page address that may be read, or [`TlbEntry::NONE`].
+    pub read: u64,
+    /// The linear page address that may be written, or [`TlbEntry::NONE`].
+    pub write: u64,
+    /// The linear page address that may be executed, or [`TlbEntry::NONE`].
+    pub execute: u64,
+    /// Host address minus linear address, wrapping.
+    pub addend: u64,
+}
+
+impl TlbEntry {
+    /// A tag that no 32-bit address matches.
+    pub const NONE: u64 = 1 << 32;
+    const EMPTY: TlbEntry =
+        TlbEntry { read: Self::NONE, write: Self::NONE, execute: Self::NONE, addend: 0 };
+}
+
+/// The translation look-aside buffer.
+#[derive(Debug)]
+pub struct Tlb {
+    entries: [Box<[TlbEntry; TLB_ENTRIES]>; 2],
+    filled: [Vec<u16>; 2],
+    generation: u64,
+}
+
+impl Default for Tlb {
+    fn default() -> Tlb {
+        let empty = || Box::new([TlbEntry::EMPTY; TLB_ENTRIES]);
+        Tlb { entries: [empty(), empty()], filled: [Vec::new(), Vec::new()], generation: 1 }
+    }
+}
+
+#[inline(always)]
+fn slot(address: u32) -> usize {
+    (address >> 12) as usize % TLB_ENTRIES
+}
+
+/// Whether `size` bytes at `address` lie in the page with this tag.
+#[inline(always)]
+fn hit(tag: u64, address: u32, size: u32) -> bool {
+    let first = u64::from(address) ^ tag;
+    let last = u64::from(address.wrapping_add(size - 1)) ^ tag;
+    (first | last) < 4096
+}
+
+impl Tlb {
+    /// The host address for a read of `size` bytes within one page, if it is cached.
+    #[inline(always)]
+    #[must_use]
+    pub fn read(&self, user: bool, address: u32, size: u32) -> Option<*const u8> {
+        let entry = &self.entries[usize::from(user)][slot(address)];
+        hit(entry.read, address, size)
+            .then(|| entry.addend.wrapping_add(u64::from(address)) as *const u8)
+    }
+
+    /// The host address for a write of `size` bytes within one page, if it is cached.
+    #[inline(always)]
+    #[must_use]
+    pub fn write(&self, user: bool, address: u32, size: u32) -> Option<*mut u8> {
+        let entry = &self.entries[usize::from(user)][slot(address)];
+        hit(entry.write, address, size)
+            .then(|| entry.addend.wrapping_add(u64::from(address)) as *mut u8)
+    }
+
+    /// The host address for fetching the byte at `address`, if it is cached.
+    #[inline(always)]
+    #[must_use]
+    pub fn execute(&self, user: bool, address: u32) -> Option<*const u8> {
+        let entry = &self.entries[usize::from(user)][slot(address)];
+        hit(entry.execute, address, 1)
+            .then(|| entry.addend.wrapping_add(u64::from(address)) as *const u8)
+    }
+
+    /// Enters a page. `host` is the host address of the page's first byte.
+    pub fn insert(&mut self, user: bool, address: LinearAddress, host: *mut u8, allow: Allow) {
+        let page = u64::from(address.0 & !0xfff);
+        let tag = |allowed| if allowed { page } else { TlbEntry::NONE };
+        let entry = TlbEntry {
+            read: tag(allow.read),
+            write: tag(allow.write),
+            execute: tag(allow.execute),
+            addend: (host as u64).wrapping_sub(page),
+        };
+        self.entries[usize::from(user)][slot(address.0)] = entry;
+        self.filled[usize::from(user)].push(slot(address.0) as u16);
+    }
+
+    /// Forgets everything.
+    pub fn flush(&mut self) {
+        self.generation += 1;
+        for (entries, filled) in self.entries.iter_mut().zip(&mut self.filled) {
+            for index in filled.drain(..) {
+                entries[usize::from(index)] = TlbEntry::EMPTY;
+            }
+        }
+    }
+
+    /// Forgets the page that holds `address`.
+    pub fn flush_page(&mut self, address: LinearAddress) {
+        self.generation += 1;
+        for entries in &mut self.entries {
+            entries[slot(address.0)] = TlbEntry::EMPTY;
+        }
+    }
+
+    /// Withdraws the permission to write the page at host address `host` (it now holds code).
+    pub fn withhold_writes(&mut self, host: *mut u8) {
+        for (entries, filled) in self.entries.iter_mut().zip(&self.filled) {
+            for &index in filled {
+                let entry = &mut entries[usize::from(index)];
+                if entry.write != TlbEntry::NONE
+                    && entry.addend.wrapping_add(entry.write) == host as u64
+                {
+                    entry.write = TlbEntry::NONE;
+                }
+            }
+        }
+    }
+
+    /// Grows whenever something is forgotten: caches that rest on translations compare it.
+    #[inline(always)]
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+/// Which accesses an entry allows without a closer look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Allow {
+    /// Reads.
+    pub read: bool,
+    /// Writes: the dirty bit is set, and the page is RAM without code.
+    pub write: bool,
+    /// Instruction fetches.
+    pub execute: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Allow = Allow { read: true, write: true, execute: true };
+
+    #[test]
+    fn accesses_that_leave_the_page_miss() {
+        let mut page = [0u8; 4096];
+        let mut tlb = Tlb::default();
+        tlb.insert(false, LinearAddress(0xffff_f123), page.as_mut_ptr(), ALL);
+        assert_eq!(tlb.read(false, 0xffff_fffc, 4), Some(page[0xffc..].as_ptr()));
+        assert_eq!(tlb.read(false, 0xffff_fffd, 4), None);
+        assert_eq!(tlb.read(true, 0xffff_fffc, 4), None);
+    }
+
+    #[test]
+    fn a_flush_forgets_and_grows_the_generation() {
+        let mut page = [0u8; 4096];
+        let mut tlb = Tlb::default();
+        tlb.insert(true, LinearAddress(0x1000), page.as_mut_ptr(), ALL);
+        let before = tlb.generation();
+        tlb.flush();
+        assert!(tlb.generation() > before);
+        assert_eq!(tlb.execute(true, 0x1000), None);
+    }
+
+    #[test]
+    fn a_page_with_code_loses_only_its_write_permission() {
+        let mut page = [0u8; 4096];
+        let mut tlb = Tlb::default();
+        tlb.insert(true, LinearAddress(0x1000), page.as_mut_ptr(), ALL);
+        tlb.withhold_writes(page.as_mut_ptr());
+        assert_eq!(tlb.write(true, 0x1000, 4), None);
+        assert_eq!(tlb.read(true, 0x1000, 4), Some(page.as_ptr()));
+    }
+}
