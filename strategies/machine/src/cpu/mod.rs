@@ -8,7 +8,7 @@ mod segment;
 
 pub use control::{Cr0, Cr4, Dr6, Dr7};
 pub use flags::{Condition, Eflags, Flags};
-pub use fpu::{Fpu, FxArea};
+pub use fpu::{Fpu, FxArea, MXCSR, XMM0};
 pub use model::{CpuModel, CpuidLeaf, Features};
 pub use segment::{Descriptor, Segment, SegmentRegister, TableRegister, access};
 
@@ -130,8 +130,9 @@ impl Cpu {
             model,
         };
         cpu.registers[register::EDX] = model.signature();
-        *cpu.segment_mut(SegmentRegister::Cs) =
-            Segment { selector: 0xf000, base: 0xffff_0000, ..Segment::real_mode(0xf000) };
+        let cs = cpu.segment_mut(SegmentRegister::Cs);
+        cs.selector = 0xf000;
+        cs.base = 0xffff_0000;
         cpu
     }
 
