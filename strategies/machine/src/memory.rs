@@ -54,6 +54,7 @@ pub struct Memory {
     rom_bytes: u64,
     watched: Vec<u64>,
     code_writes: Vec<CodeWrite>,
+    executing: std::ops::Range<u64>,
 }
 
 // SAFETY: `base` points into the mapping that `guest` owns, which is not tied to a thread.
@@ -94,6 +95,7 @@ impl Memory {
             rom_bytes,
             watched: vec![0; pages.div_ceil(64)],
             code_writes: Vec::new(),
+            executing: 0..0,
         };
         memory.place_rom(rom)?;
         Ok(memory)
@@ -307,6 +309,19 @@ impl Memory {
     #[must_use]
     pub fn code_was_written(&self) -> bool {
         !self.code_writes.is_empty()
+    }
+
+    /// Says which physical bytes are being executed from a decoded copy.
+    #[inline]
+    pub fn set_executing(&mut self, bytes: std::ops::Range<u64>) {
+        self.executing = bytes;
+    }
+
+    /// Whether any of these bytes is being executed from a decoded copy.
+    #[inline]
+    #[must_use]
+    pub fn is_executing(&self, address: PhysicalAddress, length: u32) -> bool {
+        address.0 < self.executing.end && self.executing.start < address.0 + u64::from(length)
     }
 
     /// Takes the writes to watched pages, oldest first.

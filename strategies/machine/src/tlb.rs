@@ -37,12 +37,13 @@ pub struct Tlb {
     entries: [Box<[TlbEntry; TLB_ENTRIES]>; 2],
     filled: [Vec<u16>; 2],
     generation: u64,
+    bypassed: bool,
 }
 
 impl Default for Tlb {
     fn default() -> Tlb {
         let empty = || Box::new([TlbEntry::EMPTY; TLB_ENTRIES]);
-        Tlb { entries: [empty(), empty()], filled: [Vec::new(), Vec::new()], generation: 1 }
+        Tlb { entries: [empty(), empty()], filled: [Vec::new(), Vec::new()], generation: 1, bypassed: false }
     }
 }
 
@@ -87,8 +88,20 @@ impl Tlb {
             .then(|| entry.addend.wrapping_add(u64::from(address)) as *const u8)
     }
 
+    /// While bypassed nothing is cached, so that every access takes the slow path (data breakpoints
+    /// and alignment checks live there).
+    pub fn set_bypassed(&mut self, bypassed: bool) {
+        if self.bypassed != bypassed {
+            self.bypassed = bypassed;
+            self.flush();
+        }
+    }
+
     /// Enters a page. `host` is the host address of the page's first byte.
     pub fn insert(&mut self, user: bool, address: LinearAddress, host: *mut u8, allow: Allow) {
+        if self.bypassed {
+            return;
+        }
         let page = u64::from(address.0 & !0xfff);
         let tag = |allowed| if allowed { page } else { TlbEntry::NONE };
         let entry = TlbEntry {

@@ -95,6 +95,8 @@ pub struct Cpu {
     pub tr: Segment,
     /// DR0 to DR7; 4 and 5 are aliases of 6 and 7 and stay unused.
     pub debug: [u32; 8],
+    /// Bits for DR6 of a debug trap that is due after the current instruction.
+    pub pending_debug: u32,
     /// Model-specific registers.
     pub msrs: Msrs,
     /// x87, MMX and SSE state.
@@ -125,6 +127,7 @@ impl Cpu {
             ldtr: Segment::system(0, 0, 0xffff, access::LDT),
             tr: Segment::system(0, 0, 0xffff, access::TSS32_BUSY),
             debug: [0, 0, 0, 0, 0, 0, Dr6::RESET, Dr7::RESET],
+            pending_debug: 0,
             msrs: Msrs { pat: 0x0007_0406_0007_0406, ..Msrs::default() },
             fpu: Fpu::default(),
             model,

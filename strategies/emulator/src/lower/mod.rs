@@ -1,0 +1,51 @@
+//! From iced-x86's instruction to the handler that executes it.
+//!
+//! Each topic has a table of its own; what none of them knows is undefined.
+
+mod system;
+
+use crate::op::Handler;
+use iced_x86::Instruction;
+
+/// How execution goes on after an instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Flow {
+    /// With the next instruction.
+    Next,
+    /// With the next instruction, but in a new block: modes, mappings, or what the monitor looks at
+    /// between blocks may have changed.
+    Fence,
+    /// Where the handler has set EIP to.
+    Jump,
+}
+
+/// The handler for an instruction, and how execution goes on.
+#[derive(Clone, Copy)]
+pub(crate) struct Lowered {
+    /// Executes it.
+    pub(crate) handler: Handler,
+    /// How execution goes on.
+    pub(crate) flow: Flow,
+}
+
+impl Lowered {
+    /// An instruction in the middle of a block.
+    pub(crate) fn next(handler: Handler) -> Lowered {
+        Lowered { handler, flow: Flow::Next }
+    }
+
+    /// An instruction after which a new block begins.
+    pub(crate) fn fence(handler: Handler) -> Lowered {
+        Lowered { handler, flow: Flow::Fence }
+    }
+
+    /// An instruction that sets EIP.
+    pub(crate) fn jump(handler: Handler) -> Lowered {
+        Lowered { handler, flow: Flow::Jump }
+    }
+}
+
+/// The handler for `instruction`, or nothing if it is undefined.
+pub(crate) fn lower(instruction: &Instruction) -> Option<Lowered> {
+    system::lower(instruction)
+}
