@@ -28,6 +28,8 @@ pub trait Device: Send {
     }
     /// Does what was due by now.
     fn advance(&mut self) {}
+    /// Goes into the state after a reset of the machine.
+    fn reset(&mut self) {}
 }
 
 /// The port map: which device answers at which ports, and at which offset its range starts.

@@ -3,6 +3,8 @@
 mod debug_console;
 mod exit_port;
 mod pic;
+#[cfg(test)]
+mod testing;
 
 pub use debug_console::{DebugConsole, Mark};
 pub use exit_port::ExitPort;
