@@ -5,7 +5,9 @@
 //! [`protocol`] describes: marks around the measured part, probe results, and a checksum that must
 //! equal [`Image::checksum`].
 
+mod nano;
 pub mod protocol;
+pub mod runtime;
 
 /// What a workload is about; the groups of the report.
 #[derive(
@@ -95,7 +97,7 @@ impl Workload {
 /// All workloads, by group.
 #[must_use]
 pub fn all() -> Vec<Workload> {
-    Vec::new()
+    nano::all()
 }
 
 /// The contents of the disk that disk workloads read: each sector holds its number in every
