@@ -3,7 +3,7 @@
 use crate::runtime::prelude::*;
 
 pub(super) fn assemble(iterations: u32) -> Result<Image, Error> {
-    let mut g = Guest::boot("callret", Setup::default());
+    let mut g = Guest::boot("callret", Setup::USUAL);
     let function = g.label();
     x86!(g
         ; jmp >over

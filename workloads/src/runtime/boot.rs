@@ -29,6 +29,11 @@ pub enum Paging {
     },
 }
 
+impl Paging {
+    /// 4 KiB pages for [`layout::MEMORY`], for both rings: how most workloads run.
+    pub const USUAL: Paging = Paging::Small { mib: layout::MEMORY_MIB, user: true };
+}
+
 /// What a workload wants set up before its own code runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Setup {
@@ -36,6 +41,11 @@ pub struct Setup {
     pub paging: Paging,
     /// Whether to enable SSE (CR4.OSFXSR and CR4.OSXMMEXCPT).
     pub sse: bool,
+}
+
+impl Setup {
+    /// [`Paging::USUAL`], no SSE.
+    pub const USUAL: Setup = Setup { paging: Paging::USUAL, sse: false };
 }
 
 const CR0_FLAGS: u32 = 0x33; // PE, MP, ET, NE

@@ -40,6 +40,17 @@ pub const SPARE: u32 = 0x001D_0000;
 /// From here on, memory is the workload's, up to the end of its guest's memory. Not cleared.
 pub const HEAP: u32 = 0x0020_0000;
 
+/// Guest memory of workloads that need no more than usual.
+pub const MEMORY: u32 = 16 << 20;
+/// [`MEMORY`] in MiB, for [`Paging`](super::Paging).
+pub const MEMORY_MIB: u32 = MEMORY >> 20;
+
+/// The address of the runtime's page-table entry for linear address `linear`.
+#[must_use]
+pub const fn entry_of(linear: u32) -> u32 {
+    PAGE_TABLES + (linear >> 12) * 4
+}
+
 /// How many MiB the runtime's page tables can map with 4 KiB pages.
 pub const SMALL_PAGES_MIB: u32 = (SPARE - PAGE_TABLES) / 4096 * 4;
 
