@@ -1,1 +1,16 @@
-//! To be written.
+//! What strategies borrow from the host kernel and CPU: guest code run natively in compatibility
+//! mode, descriptors in the host's LDT, memory below 4 GiB, signals as exits.
+//!
+//! All of the project's signal handling lives here. What an exit means for a guest is left to the
+//! strategies.
+
+pub mod compatibility;
+mod error;
+pub mod ldt;
+pub mod low_memory;
+mod signals;
+mod thread_setup;
+mod watchdog;
+mod world_switch;
+
+pub use error::Error;
