@@ -6,6 +6,7 @@
 
 pub mod compatibility;
 mod error;
+pub mod kick;
 pub mod ldt;
 pub mod low_memory;
 mod signals;
