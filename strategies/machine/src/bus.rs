@@ -38,7 +38,7 @@ const PORTS: &[(RangeInclusive<u16>, u32, DeviceId)] = &[
     (0x20..=0x21,   0, DeviceId::Pic),
     (0x40..=0x43,   0, DeviceId::Pit),
     (0x60..=0x60,   0, DeviceId::Keyboard),
-    (0x61..=0x61,   0, DeviceId::SystemPort),
+    (0x61..=0x61,   4, DeviceId::Pit),
     (0x64..=0x64,   4, DeviceId::Keyboard),
     (0x70..=0x71,   0, DeviceId::Rtc),
     (0x80..=0x80,   0, DeviceId::PostCode),
@@ -47,11 +47,17 @@ const PORTS: &[(RangeInclusive<u16>, u32, DeviceId)] = &[
     (0xe9..=0xe9,   0, DeviceId::DebugConsole),
     (0xf4..=0xf4,   0, DeviceId::ExitPort),
     (0x1f0..=0x1f7, 0, DeviceId::Disk),
+    (0x3b4..=0x3b5, 0x14, DeviceId::VgaRegisters),
+    (0x3ba..=0x3ba, 0x1a, DeviceId::VgaRegisters),
     (0x3c0..=0x3df, 0, DeviceId::VgaRegisters),
     (0x3f6..=0x3f6, 8, DeviceId::Disk),
     (0x3f8..=0x3ff, 0, DeviceId::Serial),
     (0x4d0..=0x4d1, 4, DeviceId::Pic),
+    (0x604..=0x605, 0, DeviceId::PowerOff),
     (0xcf8..=0xcff, 0, DeviceId::Pci),
+    (0x4004..=0x4005, 0, DeviceId::PowerOff),
+    (0x8900..=0x8900, 2, DeviceId::PowerOff),
+    (0xb004..=0xb005, 0, DeviceId::PowerOff),
 ];
 
 /// The bus with all devices on it.
@@ -81,10 +87,15 @@ impl Bus {
         Ok(Bus { devices: Devices::new(config, signals, clock)?, port_index })
     }
 
-    fn port(&mut self, port: u16) -> Option<(&mut dyn Device, u32)> {
+    /// What answers at a port: the device, the offset there, and how wide an access may be that
+    /// wants `size` bytes and must not leave the device's ports.
+    fn port(&mut self, port: u16, size: usize) -> Option<(&mut dyn Device, u32, usize)> {
         let index = self.port_index[usize::from(port)].checked_sub(1)?;
         let (ports, first, id) = &PORTS[usize::from(index)];
-        Some((self.devices.get(*id), first + u32::from(port - ports.start())))
+        let left = usize::from(ports.end() - port) + 1;
+        let device = self.devices.get(*id);
+        let width = access_width(device.width(), size.min(left));
+        Some((device, first + u32::from(port - ports.start()), width))
     }
 
     /// Reads `size` (1, 2 or 4) bytes at `port`.
@@ -92,13 +103,13 @@ impl Bus {
         let mut data = [0xff; 4];
         let mut at = 0;
         while at < size {
-            let Some((device, offset)) = self.port(port.wrapping_add(at as u16)) else {
+            let here = port.wrapping_add(at as u16);
+            let Some((device, offset, width)) = self.port(here, size - at) else {
                 at += 1;
                 continue;
             };
-            let part = access_width(device.width(), size - at);
-            device.read(offset, &mut data[at..at + part]);
-            at += part;
+            device.read(offset, &mut data[at..at + width]);
+            at += width;
         }
         if size < 4 {
             u32::from_le_bytes(data) & ((1 << (8 * size)) - 1)
@@ -112,13 +123,13 @@ impl Bus {
         let data = value.to_le_bytes();
         let mut at = 0;
         while at < size {
-            let Some((device, offset)) = self.port(port.wrapping_add(at as u16)) else {
+            let here = port.wrapping_add(at as u16);
+            let Some((device, offset, width)) = self.port(here, size - at) else {
                 at += 1;
                 continue;
             };
-            let part = access_width(device.width(), size - at);
-            device.write(offset, &data[at..at + part]);
-            at += part;
+            device.write(offset, &data[at..at + width]);
+            at += width;
         }
     }
 

@@ -108,7 +108,7 @@ impl Signals {
 }
 
 /// How a device raises its interrupt. It knows neither the number of its line nor the controller.
-pub trait Interrupt: Send {
+pub trait Interrupt: Send + Sync {
     /// Drives the line high or low.
     fn set(&self, level: bool);
 }

@@ -1,64 +1,97 @@
-//! The devices of the machine, one file each.
+//! The devices of the machine, one file or folder each, and the one list of them.
 
 mod debug_console;
 mod exit_port;
+mod fast_gate;
+mod input;
+mod keyboard;
+mod pci;
 mod pic;
+mod pit;
+mod post_code;
+mod power_off;
+mod serial;
 #[cfg(test)]
 mod testing;
 
 pub use debug_console::{DebugConsole, Mark};
 pub use exit_port::ExitPort;
+pub use fast_gate::FastGate;
+pub use input::HostInput;
+pub use keyboard::{Key, KeyEvent, KeyboardController};
+pub use pci::PciHost;
 pub use pic::Pic;
+pub use pit::{FREQUENCY as PIT_FREQUENCY, Pit};
+pub use post_code::PostCode;
+pub use power_off::PowerOff;
+pub use serial::Serial;
 
 use crate::bus::Device;
 use crate::clock::{Clock, Nanos};
-use crate::signals::Signals;
+use crate::signals::{Interrupt, InterruptLine, Signals};
 use crate::{Error, MachineConfig};
 use std::sync::Arc;
 
-/// The devices that the bus can reach.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DeviceId {
-    /// The two 8259 interrupt controllers.
-    Pic,
-    /// The 8254 interval timer.
-    Pit,
-    /// The i8042 keyboard controller.
-    Keyboard,
-    /// Port 0x61: speaker, timer gate, refresh toggle.
-    SystemPort,
-    /// The MC146818 real-time clock with CMOS memory.
-    Rtc,
-    /// Port 0x80: power-on self-test codes.
-    PostCode,
-    /// Port 0x92: fast A20 gate and reset.
-    FastGate,
-    /// Port 0xE9: debug console.
-    DebugConsole,
-    /// Port 0xF4: end of the run.
-    ExitPort,
-    /// The ATA disk.
-    Disk,
-    /// VGA registers.
-    VgaRegisters,
-    /// The 16550 serial port.
-    Serial,
-    /// The PCI configuration ports.
-    Pci,
+macro_rules! devices {
+    ($($(#[doc = $doc:literal])* $id:ident = $field:ident: $kind:ty,)*) => {
+        /// The devices that the bus can reach.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum DeviceId { $($(#[doc = $doc])* $id,)* }
+
+        /// All devices.
+        pub struct Devices {
+            $($(#[doc = $doc])* pub $field: $kind,)*
+            input: HostInput,
+        }
+
+        impl Devices {
+            /// The device behind an entry of the port map.
+            pub fn get(&mut self, id: DeviceId) -> &mut dyn Device {
+                match id { $(DeviceId::$id => &mut self.$field,)* }
+            }
+
+            fn each(&self) -> impl Iterator<Item = &dyn Device> {
+                [$(&self.$field as &dyn Device,)*].into_iter()
+            }
+
+            fn each_mut(&mut self) -> impl Iterator<Item = &mut dyn Device> {
+                [$(&mut self.$field as &mut dyn Device,)*].into_iter()
+            }
+        }
+    };
 }
 
-/// All devices.
-pub struct Devices {
-    /// The interrupt controllers.
-    pub pic: Pic,
-    /// Port 0xE9.
-    pub debug_console: DebugConsole,
-    exit_port: ExitPort,
-    open: OpenBus,
+devices! {
+    /// The two 8259 interrupt controllers.
+    Pic = pic: Pic,
+    /// The 8254 interval timer with port 0x61: speaker, timer gate, refresh toggle.
+    Pit = pit: Pit,
+    /// The i8042 keyboard controller.
+    Keyboard = keyboard: KeyboardController,
+    /// The MC146818 real-time clock with CMOS memory.
+    Rtc = rtc: OpenBus,
+    /// Port 0x80: power-on self-test codes.
+    PostCode = post_code: PostCode,
+    /// Port 0x92: fast A20 gate and reset.
+    FastGate = fast_gate: FastGate,
+    /// Port 0xE9: debug console.
+    DebugConsole = debug_console: DebugConsole,
+    /// Port 0xF4: end of the run.
+    ExitPort = exit_port: ExitPort,
+    /// The ATA disk.
+    Disk = disk: OpenBus,
+    /// VGA registers.
+    VgaRegisters = vga: OpenBus,
+    /// The 16550 serial port.
+    Serial = serial: Serial,
+    /// The PCI configuration ports.
+    Pci = pci: PciHost,
+    /// The ports by which guests switch the machine off.
+    PowerOff = power_off: PowerOff,
 }
 
 /// Answers nothing. (Stands for the devices that are still to come.)
-struct OpenBus;
+pub struct OpenBus;
 
 impl Device for OpenBus {
     fn read(&mut self, _offset: u32, _data: &mut [u8]) {}
@@ -73,43 +106,59 @@ impl Devices {
     pub fn new(
         _config: &MachineConfig,
         signals: &Arc<Signals>,
-        _clock: &Arc<Clock>,
+        clock: &Arc<Clock>,
     ) -> Result<Devices, Error> {
+        let input = HostInput::new(signals.clone());
+        let line =
+            |irq| -> Arc<dyn Interrupt> { Arc::new(InterruptLine::new(signals.clone(), irq)) };
         Ok(Devices {
             pic: Pic::new(signals.clone()),
+            pit: Pit::new(signals.clone(), clock.clone(), line(0)),
+            keyboard: KeyboardController::new(signals.clone(), line(1), input.keys.clone()),
+            rtc: OpenBus,
+            post_code: PostCode::default(),
+            fast_gate: FastGate::new(signals.clone()),
             debug_console: DebugConsole::default(),
             exit_port: ExitPort::new(signals.clone()),
-            open: OpenBus,
+            disk: OpenBus,
+            vga: OpenBus,
+            serial: Serial::new(line(4), input.serial.clone()),
+            pci: PciHost::new(signals.clone()),
+            power_off: PowerOff::new(signals.clone()),
+            input,
         })
-    }
-
-    /// The device behind an entry of the port map.
-    pub fn get(&mut self, id: DeviceId) -> &mut dyn Device {
-        match id {
-            DeviceId::Pic => &mut self.pic,
-            DeviceId::DebugConsole => &mut self.debug_console,
-            DeviceId::ExitPort => &mut self.exit_port,
-            _ => &mut self.open,
-        }
     }
 
     /// The memory between 0xA0000 and 0xBFFFF.
     pub fn vga_memory(&mut self) -> &mut dyn Device {
-        &mut self.open
+        &mut self.vga
+    }
+
+    /// Where the host sends keys and serial input; clone it for another thread.
+    #[must_use]
+    pub fn input(&self) -> &HostInput {
+        &self.input
     }
 
     /// Moves what the host sent (keys, serial input) into the devices.
-    pub fn take_host_input(&mut self) {}
+    pub fn take_host_input(&mut self) {
+        self.keyboard.take_input();
+        self.serial.take_input();
+    }
 
     /// When the first device does something by itself.
     #[must_use]
     pub fn next_event(&self) -> Option<Nanos> {
-        None
+        self.each().filter_map(Device::next_event).min()
     }
 
     /// Lets every timed device do what is due.
-    pub fn advance(&mut self) {}
+    pub fn advance(&mut self) {
+        self.each_mut().for_each(Device::advance);
+    }
 
     /// Resets all devices.
-    pub fn reset(&mut self) {}
+    pub fn reset(&mut self) {
+        self.each_mut().for_each(Device::reset);
+    }
 }
