@@ -125,3 +125,15 @@ fn images_that_once_were_of_interest_fare_as_recorded() {
     }
     assert!(count >= 20, "the corpus was not read");
 }
+
+#[test]
+fn gigabytes_of_zeros_cost_the_host_nothing() {
+    use std::os::unix::fs::MetadataExt;
+    let mut machine = machine(3072);
+    let mut image = elf();
+    // The second segment's size in memory: all of RAM from 1 MiB on, but a few pages.
+    Edit::Set(0x68, 0xbfe0_0000u32.to_le_bytes().to_vec()).apply(&mut image);
+    assert_eq!(attempt(&mut machine, &source_of(ImageKind::Multiboot, image)), Ok(()));
+    let allocated = machine.memory.file().metadata().expect("a memfd").blocks() * 512;
+    assert!(allocated < 1 << 20, "{allocated} bytes were allocated");
+}
