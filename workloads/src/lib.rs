@@ -5,6 +5,7 @@
 //! [`protocol`] describes: marks around the measured part, probe results, and a checksum that must
 //! equal [`Image::checksum`].
 
+pub mod compute;
 mod nano;
 pub mod protocol;
 pub mod runtime;
@@ -67,6 +68,9 @@ pub struct Error {
     pub reason: String,
 }
 
+/// Assembles an image for so many iterations.
+type Assemble = fn(u32) -> Result<Image, Error>;
+
 /// A workload: a guest that can be assembled for any number of iterations.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
@@ -81,7 +85,7 @@ pub struct Workload {
     /// Iterations to begin the calibration with: well under 20 ms under every strategy.
     pub first_iterations: u32,
     /// Assembles the image.
-    assemble: fn(u32) -> Result<Image, Error>,
+    assemble: Assemble,
 }
 
 impl Workload {
@@ -92,12 +96,21 @@ impl Workload {
     pub fn assemble(&self, iterations: u32) -> Result<Image, Error> {
         (self.assemble)(iterations.max(1))
     }
+
+    /// The inner function alone, for address `base`, where the workload has one that needs no guest
+    /// around it: the compute workloads do.
+    ///
+    /// # Errors
+    /// When the assembler finds an error in the workload.
+    pub fn native(&self, base: u32) -> Result<Option<compute::NativeKernel>, Error> {
+        compute::native(self.name, base)
+    }
 }
 
 /// All workloads, by group.
 #[must_use]
 pub fn all() -> Vec<Workload> {
-    nano::all()
+    [nano::all(), compute::all()].concat()
 }
 
 /// The contents of the disk that disk workloads read: each sector holds its number in every

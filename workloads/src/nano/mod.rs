@@ -10,11 +10,10 @@ mod ptemod;
 mod syscall;
 
 use crate::runtime::layout;
-use crate::{Error, Group, Image, Workload};
+use crate::{Assemble, Group, Workload};
 
 /// The workloads of this group.
 pub(crate) fn all() -> Vec<Workload> {
-    type Assemble = fn(u32) -> Result<Image, Error>;
     let table: [(_, _, Assemble); 7] = [
         (
             "syscall",
