@@ -1,0 +1,316 @@
+//! The runs of an experiment, one guest at a time: for each workload, every target is calibrated,
+//! and then samples are taken in turns, so that a change of the host's mood meets all alike.
+
+use super::budget::Budget;
+use super::calibrate;
+use super::progress::Progress;
+use super::recorder::{Pair, Recorder};
+use super::scratch::Scratch;
+use crate::config::{Experiment, Target};
+use crate::guest::{End, Job, Report, Verdict};
+use crate::process::Stop;
+use crate::records::Outcome;
+use crate::{strategies, worker};
+use std::time::{Duration, Instant};
+use strategy::Support;
+use workloads::Workload;
+
+/// Guests of one target and workload that run before its first sample, about.
+const CALIBRATION_RUNS: u32 = 4;
+
+/// Runs the whole experiment. Returns whether it came to its end.
+///
+/// # Errors
+/// When the host fails: a file cannot be written, a process cannot be started.
+pub(super) fn run(
+    experiment: &Experiment,
+    recorder: Recorder,
+    stop: &Stop,
+) -> anyhow::Result<bool> {
+    let mut engine = Engine {
+        experiment,
+        recorder,
+        stop,
+        scratch: Scratch::new()?,
+        progress: Progress::new(experiment),
+        targets: usable_targets(experiment),
+        begin: Instant::now(),
+    };
+    for (index, workload) in experiment.workloads.iter().enumerate() {
+        engine.measure(index, workload)?;
+        if stop.is_raised() {
+            return Ok(false);
+        }
+    }
+    engine.progress.finish();
+    Ok(true)
+}
+
+/// The targets with what they find here. A peer that is not here is left out: it is no part of what
+/// is compared, and `host.toml` says so. A strategy that is not usable has its rows.
+fn usable_targets(experiment: &Experiment) -> Vec<(Target, Support)> {
+    let targets = experiment.targets.iter().map(|&target| (target, support(target)));
+    targets
+        .filter(|(target, support)| match (target, support) {
+            (Target::Peer(id), Support::Missing(why)) => {
+                eprintln!("{} is left out: {why}", id.name());
+                false
+            }
+            _ => true,
+        })
+        .collect()
+}
+
+/// What a target finds on this host.
+pub(crate) fn support(target: Target) -> Support {
+    match target {
+        Target::Strategy(id) => strategies::support(id),
+        Target::Peer(id) => id.support(),
+    }
+}
+
+struct Engine<'a> {
+    experiment: &'a Experiment,
+    recorder: Recorder,
+    stop: &'a Stop,
+    scratch: Scratch,
+    progress: Progress,
+    targets: Vec<(Target, Support)>,
+    begin: Instant,
+}
+
+/// The samples of one target under one workload.
+struct Series {
+    target: Target,
+    pair: Pair,
+    /// Iterations of a sample, as calibrated.
+    iterations: u32,
+    /// Samples that there are.
+    taken: u32,
+    /// Whether more may be taken: not after one that was not ok.
+    open: bool,
+    /// A run of one iteration, until the exits are written.
+    single: Option<Report>,
+    /// The times of the samples taken now, in nanoseconds an iteration.
+    times: Vec<f64>,
+}
+
+impl Engine<'_> {
+    fn measure(&mut self, index: usize, workload: &Workload) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        let budget = self.budget(index);
+        let share = budget.share();
+        let mut all = Vec::new();
+        for (target, support) in self.targets.clone() {
+            self.progress.at(workload.name, target.name());
+            all.push(self.open(workload, target, &support, &budget)?);
+        }
+        for round in 0..self.experiment.samples {
+            let budget = Budget { used: self.begin.elapsed(), ..budget };
+            if !budget.allows(round, begin.elapsed(), share) {
+                break;
+            }
+            for series in all.iter_mut().filter(|series| series.open && series.taken <= round) {
+                self.progress.at(workload.name, series.target.name());
+                self.sample(workload, series, &budget)?;
+            }
+        }
+        self.progress.done(workload.name, all.iter().filter_map(Series::in_words));
+        Ok(())
+    }
+
+    fn budget(&self, index: usize) -> Budget {
+        let left = self.experiment.workloads.len() - index;
+        Budget {
+            whole: self.experiment.budget,
+            used: self.begin.elapsed(),
+            workloads: u32::try_from(left).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// A series that is ready for samples: found again, or calibrated.
+    fn open(
+        &mut self,
+        workload: &Workload,
+        target: Target,
+        support: &Support,
+        budget: &Budget,
+    ) -> anyhow::Result<Series> {
+        let pair = (target.name().to_owned(), workload.name.to_owned());
+        let mut series = Series::new(target, pair);
+        if let Some(done) = self.recorder.done(&series.pair) {
+            (series.iterations, series.taken) = (done.iterations, done.samples);
+            series.open = done.ok;
+        } else if let Support::Missing(why) = support {
+            let report = Report::only(End::Unsupported(why.clone()));
+            self.reject(&mut series, 1, &report, &report.verdict(0))?;
+        } else {
+            self.calibrate(workload, &mut series, budget)?;
+        }
+        Ok(series)
+    }
+
+    /// Runs the guest with one iteration (ours only: peers start slowly and count no exits), and
+    /// then with more until a run is long enough for a sample.
+    fn calibrate(
+        &mut self,
+        workload: &Workload,
+        series: &mut Series,
+        budget: &Budget,
+    ) -> anyhow::Result<()> {
+        let least = self.experiment.sample_time;
+        let mut single = None;
+        if matches!(series.target, Target::Strategy(_)) {
+            let Some(run) = self.accepted(workload, series, 1, budget)? else { return Ok(()) };
+            self.recorder.probes(&series.pair, &run.report)?;
+            single = run.verdict.seconds;
+            series.single = Some(run.report);
+        }
+        series.iterations = calibrate::begin(workload.first_iterations, single, least);
+        if series.iterations == 1 && single.is_some() {
+            return Ok(());
+        }
+        loop {
+            let iterations = series.iterations;
+            let Some(run) = self.accepted(workload, series, iterations, budget)? else {
+                return Ok(());
+            };
+            if series.single.is_none() {
+                self.recorder.probes(&series.pair, &run.report)?;
+                series.single = Some(Report::only(End::Exit(0)));
+            }
+            let seconds = run.verdict.seconds.unwrap_or(0.0);
+            match calibrate::next(iterations, seconds, least) {
+                Some(more) => series.iterations = more,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn sample(
+        &mut self,
+        workload: &Workload,
+        series: &mut Series,
+        budget: &Budget,
+    ) -> anyhow::Result<()> {
+        let iterations = series.iterations;
+        let Some(run) = self.accepted(workload, series, iterations, budget)? else {
+            return Ok(());
+        };
+        if let Some(single) = series.single.take() {
+            self.recorder.exits(&series.pair, &run.report, iterations, &single)?;
+        }
+        self.recorder.sample(&series.pair, series.taken, iterations, &run.verdict)?;
+        series.taken += 1;
+        let seconds = run.verdict.seconds.unwrap_or(0.0);
+        series.times.push(seconds * 1e9 / f64::from(iterations));
+        Ok(())
+    }
+
+    /// Runs the guest. What is not ok is recorded and closes the series; none is returned then, nor
+    /// when the run was interrupted.
+    fn accepted(
+        &mut self,
+        workload: &Workload,
+        series: &mut Series,
+        iterations: u32,
+        budget: &Budget,
+    ) -> anyhow::Result<Option<Run>> {
+        if self.stop.is_raised() {
+            series.open = false;
+            return Ok(None);
+        }
+        let run = self.guest(workload, series.target, iterations, budget)?;
+        if run.verdict.outcome == Outcome::Ok {
+            return Ok(Some(run));
+        }
+        if self.stop.is_raised() {
+            series.open = false;
+        } else {
+            self.reject(series, iterations, &run.report, &run.verdict)?;
+        }
+        Ok(None)
+    }
+
+    /// Records a run that was not ok: the series ends with it.
+    fn reject(
+        &mut self,
+        series: &mut Series,
+        iterations: u32,
+        report: &Report,
+        verdict: &Verdict,
+    ) -> anyhow::Result<()> {
+        series.open = false;
+        if series.taken == 0 && series.single.is_none() {
+            self.recorder.probes(&series.pair, report)?;
+        }
+        self.recorder.sample(&series.pair, series.taken, iterations, verdict)?;
+        self.progress.failed(&series.pair, verdict);
+        Ok(())
+    }
+
+    fn guest(
+        &mut self,
+        workload: &Workload,
+        target: Target,
+        iterations: u32,
+        budget: &Budget,
+    ) -> anyhow::Result<Run> {
+        let files = self.scratch.files(workload, iterations)?;
+        let job = Job {
+            image: &files.image,
+            disk: files.disk.as_deref(),
+            memory_bytes: workload.memory_bytes,
+            cpu: self.experiment.cpu,
+            timeout: self.timeout(budget),
+        };
+        let begin = Instant::now();
+        let report = match target {
+            Target::Strategy(id) => worker::start(id, &job, self.stop)?,
+            Target::Peer(id) => id.run(&job, self.stop)?,
+        };
+        let verdict = report.verdict(files.checksum);
+        tracing::debug!(
+            target: "bench",
+            "{} {} x{iterations}: {} in {:?} of {:?} {}",
+            target.name(),
+            workload.name,
+            verdict.outcome.name(),
+            verdict.seconds.map(Duration::from_secs_f64),
+            begin.elapsed(),
+            verdict.detail
+        );
+        Ok(Run { report, verdict })
+    }
+
+    fn timeout(&self, budget: &Budget) -> Duration {
+        let runs = self.experiment.samples.saturating_add(CALIBRATION_RUNS);
+        let targets = u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
+        budget.timeout(self.experiment.timeout, runs.saturating_mul(targets))
+    }
+}
+
+/// One run of a guest.
+struct Run {
+    report: Report,
+    verdict: Verdict,
+}
+
+impl Series {
+    fn new(target: Target, pair: Pair) -> Series {
+        Series {
+            target,
+            pair,
+            iterations: 1,
+            taken: 0,
+            open: true,
+            single: None,
+            times: Vec::new(),
+        }
+    }
+
+    /// The target and its time, for the progress display.
+    fn in_words(&self) -> Option<(&'static str, f64)> {
+        Some((self.target.name(), crate::stats::median(&self.times)?))
+    }
+}

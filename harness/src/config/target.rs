@@ -1,0 +1,44 @@
+//! What an experiment measures: one of our strategies, or a peer.
+
+use super::suggest;
+use crate::peers::PeerId;
+use strategy::StrategyId;
+
+/// One row of the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Target {
+    /// A strategy of ours.
+    Strategy(StrategyId),
+    /// Another program that runs the same image.
+    Peer(PeerId),
+}
+
+impl Target {
+    /// The name in CSV files and plots.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Target::Strategy(id) => id.name(),
+            Target::Peer(id) => id.name(),
+        }
+    }
+}
+
+/// The strategy called `name`, which must be built into this version.
+pub(super) fn strategy(name: &str) -> Result<StrategyId, String> {
+    let known = StrategyId::ALL.map(StrategyId::name);
+    let id = StrategyId::ALL.into_iter().find(|id| id.name() == name);
+    let id = id.ok_or_else(|| suggest::unknown("strategy", name, &known))?;
+    if crate::strategies::is_built(id) {
+        Ok(id)
+    } else {
+        Err(format!("strategy {name:?} is not built into this version of ringside"))
+    }
+}
+
+/// The peer called `name`.
+pub(super) fn peer(name: &str) -> Result<PeerId, String> {
+    let known = PeerId::ALL.map(PeerId::name);
+    let id = PeerId::ALL.into_iter().find(|id| id.name() == name);
+    id.ok_or_else(|| suggest::unknown("peer", name, &known))
+}

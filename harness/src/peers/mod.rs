@@ -1,0 +1,62 @@
+//! Other programs that run the same images in the same run, to compare with.
+
+mod qemu;
+
+pub use qemu::version as qemu_version;
+
+use crate::guest::{Job, Report};
+use crate::process::Stop;
+use strategy::Support;
+
+/// A peer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PeerId {
+    /// QEMU with its translator.
+    QemuTcg,
+    /// QEMU with KVM.
+    QemuKvm,
+}
+
+impl PeerId {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [PeerId; 2] = [Self::QemuTcg, Self::QemuKvm];
+
+    /// The name in TOML, on the command line and in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QemuTcg => "qemu-tcg",
+            Self::QemuKvm => "qemu-kvm",
+        }
+    }
+
+    /// One line about it.
+    #[must_use]
+    pub fn summary(self) -> &'static str {
+        match self {
+            Self::QemuTcg => "QEMU's own translator (qemu-system-i386 -accel tcg)",
+            Self::QemuKvm => "QEMU with KVM (qemu-system-i386 -accel kvm)",
+        }
+    }
+
+    /// Whether it can be run here.
+    #[must_use]
+    pub fn support(self) -> Support {
+        match (self, qemu::version()) {
+            (_, None) => Support::Missing(format!("{} is not installed", qemu::PROGRAM)),
+            (Self::QemuTcg, Some(_)) => Support::Full,
+            (Self::QemuKvm, Some(_)) => crate::strategies::kvm_support(),
+        }
+    }
+
+    /// Runs a guest to its end.
+    ///
+    /// # Errors
+    /// When the host cannot start the program; nothing that the guest does is an error.
+    pub fn run(self, job: &Job, stop: &Stop) -> anyhow::Result<Report> {
+        match self {
+            Self::QemuTcg => qemu::run("tcg", job, stop),
+            Self::QemuKvm => qemu::run("kvm", job, stop),
+        }
+    }
+}

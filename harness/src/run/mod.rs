@@ -1,0 +1,177 @@
+//! `ringside run`: a virtual machine with its serial port on the terminal.
+//!
+//! The guest runs in a process of its own ([`vm_worker`]); this one holds the terminal, so that it
+//! is restored even when a guest takes its monitor down.
+
+mod terminal;
+mod vm_worker;
+
+pub use vm_worker::{WorkerArguments, main as worker_main};
+
+use crate::cli::{Failure, RunArguments};
+use crate::config::Vm;
+use crate::process::{self, Stop};
+use crate::{interrupt, strategies};
+use anyhow::Context;
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use strategy::Support;
+use terminal::{EscapeFilter, RawTerminal};
+use vm_worker::VmEnd;
+
+/// Behind the options in `ringside run --help`.
+pub const HELP: &str = "\
+The serial port is on the terminal; leave with Ctrl-] or Ctrl-A x.
+
+Exit status: 2v+1 when the guest writes v to port 0xF4, as with QEMU's isa-debug-exit; 0 when the
+guest switches itself off or the user leaves; 2 when something is wrong with the description or an
+image; 4 after a triple fault; 6 when the guest halts for ever; 8 when the monitor fails; 124 after
+--timeout; 130 after Ctrl-C or a signal.";
+
+/// The guest's CPU shut down.
+const TRIPLE_FAULT_STATUS: u8 = 4;
+/// The guest halts with interrupts off.
+const HALTED_STATUS: u8 = 6;
+/// The monitor failed.
+const FAILED_STATUS: u8 = 8;
+/// As timeout(1) has it.
+const TIMEOUT_STATUS: u8 = 124;
+
+/// How long past its deadline a worker may take to notice it.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether the guest has ended.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// Runs the machine that `arguments` describe.
+///
+/// # Errors
+/// When the description makes no sense, or the host fails.
+pub fn main(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
+    let vm = Vm::load(arguments.vm.as_deref(), &arguments.options).map_err(Failure::setup)?;
+    if let Support::Missing(why) = strategies::support(vm.strategy) {
+        let error = anyhow::anyhow!("{} is not usable on this host: {why}", vm.strategy);
+        return Err(Failure::setup(error).into());
+    }
+    let stop = interrupt::watch(terminal::restore);
+    let folder = tempfile::Builder::new().prefix("ringside-").tempdir()?;
+    let plan = folder.path().join("vm.toml");
+    let report = folder.path().join("end.toml");
+    std::fs::write(&plan, toml::to_string(&vm)?)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("vm-worker").arg(&plan).arg(&report).stdin(Stdio::piped());
+    process::bind_to_us(&mut command);
+    let mut child = command.spawn().context("the guest's process cannot be started")?;
+
+    let raw = RawTerminal::enter().context("the terminal cannot be made raw")?;
+    if raw.is_some() {
+        eprint!("[{} under {}; {}]\r\n", vm_name(&vm), vm.strategy, terminal::LEAVE);
+    }
+    let left = Stop::default();
+    forward_input(child.stdin.take(), raw.is_some(), left.clone());
+    let outcome = wait(&mut child, vm.timeout, &left, &stop)?;
+    drop(raw);
+    match outcome {
+        Outcome::Left => Ok(ExitCode::SUCCESS),
+        Outcome::Interrupted => Ok(ExitCode::from(interrupt::STATUS)),
+        Outcome::TimedOut => Ok(status(&VmEnd::Timeout)?),
+        Outcome::Ended(ended) => {
+            let end = std::fs::read_to_string(&report).ok();
+            match end.and_then(|text| toml::from_str(&text).ok()) {
+                Some(end) => status(&end),
+                None => status(&VmEnd::Failed(process::in_words(ended))),
+            }
+        }
+    }
+}
+
+fn vm_name(vm: &Vm) -> String {
+    let path = vm.kernel.as_ref().or(vm.rom.as_ref());
+    let name = path.and_then(|path| path.file_name()).unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// How the wait for the guest ended.
+enum Outcome {
+    Ended(ExitStatus),
+    Left,
+    Interrupted,
+    TimedOut,
+}
+
+fn wait(
+    child: &mut Child,
+    timeout: Option<Duration>,
+    left: &Stop,
+    stop: &Stop,
+) -> std::io::Result<Outcome> {
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout + GRACE));
+    let outcome = loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Outcome::Ended(status));
+        }
+        if left.is_raised() {
+            break Outcome::Left;
+        }
+        if stop.is_raised() {
+            break Outcome::Interrupted;
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            break Outcome::TimedOut;
+        }
+        std::thread::sleep(GLANCE);
+    };
+    child.kill()?;
+    child.wait()?;
+    Ok(outcome)
+}
+
+/// Passes what is typed to the guest, in a thread that ends with the process; looks for the leaving
+/// keys if a person types.
+fn forward_input(pipe: Option<ChildStdin>, typed: bool, left: Stop) {
+    let Some(mut pipe) = pipe else { return };
+    std::thread::spawn(move || {
+        let mut filter = EscapeFilter::default();
+        let mut part = [0; 1024];
+        while let Ok(length @ 1..) = std::io::stdin().read(&mut part) {
+            let (passed, leave) = match typed {
+                true => filter.pass(&part[..length]),
+                false => (part[..length].to_vec(), false),
+            };
+            if leave {
+                left.raise();
+            }
+            if leave || pipe.write_all(&passed).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Says how the guest ended, where that is worth a word, and what the exit status is.
+fn status(end: &VmEnd) -> anyhow::Result<ExitCode> {
+    let say = |words: &str| eprintln!("ringside: {words}");
+    Ok(ExitCode::from(match end {
+        // As a process status has it: the low eight bits.
+        VmEnd::Exit(value) => value.wrapping_mul(2).wrapping_add(1),
+        VmEnd::PowerOff => 0,
+        VmEnd::Setup(message) => return Err(Failure::setup(anyhow::anyhow!("{message}")).into()),
+        VmEnd::TripleFault(place) => {
+            say(&format!("triple fault at {place}"));
+            TRIPLE_FAULT_STATUS
+        }
+        VmEnd::Halted(place) => {
+            say(&format!("halted with interrupts off at {place}"));
+            HALTED_STATUS
+        }
+        VmEnd::Timeout => {
+            say("the time that --timeout allows is over");
+            TIMEOUT_STATUS
+        }
+        VmEnd::Failed(how) => {
+            say(&format!("the monitor failed: {how}"));
+            FAILED_STATUS
+        }
+    }))
+}

@@ -1,0 +1,112 @@
+//! The one list that names all strategies: how each is made and what it needs of the host.
+
+use strategy::{Error, Strategy, StrategyId, Support};
+
+/// A strategy, as the list knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Its name.
+    pub id: StrategyId,
+    /// One line about it.
+    pub summary: &'static str,
+    /// Who did it so.
+    pub history: &'static str,
+    /// How it is made, where it is built into this version.
+    built: Option<Built>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Built {
+    support: fn() -> Support,
+    make: fn() -> Result<Box<dyn Strategy>, Error>,
+}
+
+/// All strategies, in the order in which they are shown.
+pub const ALL: [Entry; StrategyId::ALL.len()] = [
+    Entry {
+        id: StrategyId::Interpretation,
+        summary: "decode and execute every instruction in software; the reference",
+        history: "Bochs",
+        built: None,
+    },
+    Entry {
+        id: StrategyId::TrapAndEmulate,
+        summary: "run natively in ring 3 and emulate what traps; the rest goes wrong",
+        history: "Popek & Goldberg 1974",
+        built: None,
+    },
+    Entry {
+        id: StrategyId::CodePatching,
+        summary: "as above, with critical sequences of the kernel rewritten",
+        history: "Connectix Virtual PC, VirtualBox",
+        built: None,
+    },
+    Entry {
+        id: StrategyId::BinaryTranslation,
+        summary: "translate the guest's code into a cache and run that",
+        history: "VMware Workstation (Adams & Agesen 2006)",
+        built: None,
+    },
+    Entry {
+        id: StrategyId::HardwareAssist,
+        summary: "leave it to the CPU, through KVM",
+        history: "VT-x, SVM",
+        built: None,
+    },
+];
+
+fn built(id: StrategyId) -> Option<Built> {
+    ALL.iter().find(|entry| entry.id == id).and_then(|entry| entry.built)
+}
+
+/// Whether the strategy is built into this version.
+#[must_use]
+pub fn is_built(id: StrategyId) -> bool {
+    built(id).is_some()
+}
+
+/// What the strategy finds on this host.
+#[must_use]
+pub fn support(id: StrategyId) -> Support {
+    match built(id) {
+        Some(built) => (built.support)(),
+        None => Support::Missing("not built into this version".to_owned()),
+    }
+}
+
+/// The strategy, ready to run guests.
+///
+/// # Errors
+/// When it cannot work on this host or is not built into this version.
+pub fn make(id: StrategyId) -> Result<Box<dyn Strategy>, Error> {
+    match built(id) {
+        Some(built) => (built.make)(),
+        None => Err(Error::Unsupported {
+            strategy: id,
+            reason: "not built into this version".to_owned(),
+        }),
+    }
+}
+
+/// What KVM is on this host.
+#[must_use]
+pub fn kvm_support() -> Support {
+    support(StrategyId::HardwareAssist)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_strategy_stands_in_the_list_in_its_place() {
+        assert_eq!(ALL.map(|entry| entry.id), StrategyId::ALL);
+    }
+
+    #[test]
+    fn what_is_made_is_what_was_asked_for() {
+        for id in StrategyId::ALL.into_iter().filter(|&id| support(id).is_usable()) {
+            assert_eq!(make(id).map(|made| made.id()).ok(), Some(id));
+        }
+    }
+}
