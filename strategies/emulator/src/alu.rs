@@ -14,6 +14,8 @@ use std::arch::asm;
 pub(crate) trait Word: Copy + Eq + Default + 'static {
     /// Bytes.
     const SIZE: u32;
+    /// Bits.
+    const BITS: u32 = Self::SIZE * 8;
     /// The lowest bits of `value`.
     fn truncate(value: u32) -> Self;
     /// Zero-extended.
@@ -186,7 +188,7 @@ macro_rules! divisions {
     ($wide:ty, $signed:ty, $signed_wide:ty) => {
         #[inline]
         fn div(low: Self, high: Self, divisor: Self) -> Option<(Self, Self)> {
-            let dividend = <$wide>::from(high) << Self::BITS | <$wide>::from(low);
+            let dividend = <$wide>::from(high) << <Self as Word>::BITS | <$wide>::from(low);
             let divisor = <$wide>::from(divisor);
             let quotient = dividend.checked_div(divisor)?;
             Some((Self::try_from(quotient).ok()?, (dividend % divisor) as Self))
@@ -194,7 +196,8 @@ macro_rules! divisions {
 
         #[inline]
         fn idiv(low: Self, high: Self, divisor: Self) -> Option<(Self, Self)> {
-            let dividend = (<$wide>::from(high) << Self::BITS | <$wide>::from(low)) as $signed_wide;
+            let dividend =
+                (<$wide>::from(high) << <Self as Word>::BITS | <$wide>::from(low)) as $signed_wide;
             let divisor = <$signed_wide>::from(divisor as $signed);
             let quotient = <$signed>::try_from(dividend.checked_div(divisor)?).ok()?;
             Some((quotient as Self, (dividend % divisor) as Self))
@@ -204,7 +207,7 @@ macro_rules! divisions {
 
 macro_rules! every_size {
     ($class:ident, $size:literal, $signed:ty) => {
-        const SIZE: u32 = Self::BITS / 8;
+        const SIZE: u32 = size_of::<Self>() as u32;
         sets_all_flags!($class, $size, add sub and or xor);
         binary_with_flags!($class, $size, adc = "adc" sbb = "sbb");
         unary_with_flags!($class, $size, inc dec);

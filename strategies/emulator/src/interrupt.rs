@@ -8,3 +8,9 @@ use machine::Machine;
 pub(crate) fn raise(_m: &mut Machine, _exception: Exception) -> Outcome {
     Outcome::Shutdown
 }
+
+/// Delivers an external interrupt; wakes the CPU from HLT.
+pub fn deliver_interrupt(m: &mut Machine, vector: machine::Vector) -> Outcome {
+    m.cpu.halted = false;
+    raise(m, Exception::external(vector.0))
+}

@@ -3,31 +3,26 @@
 //! [`step`] executes one instruction; [`Emulator`] runs many, from decoded blocks. Every strategy
 //! calls one of them for what it does not run itself.
 
-#[expect(dead_code, reason = "being written")]
 mod access;
-#[expect(dead_code, reason = "being written")]
 mod alu;
-#[expect(dead_code, reason = "being written")]
+mod block;
 mod debug;
-#[expect(dead_code, reason = "being written")]
+mod decode;
 mod exception;
+mod fetch;
+mod float;
 mod handlers;
-#[expect(dead_code, reason = "being written")]
 mod interrupt;
-#[expect(dead_code, reason = "being written")]
 mod lower;
-#[expect(dead_code, reason = "being written")]
 mod mode;
-#[expect(dead_code, reason = "being written")]
 mod op;
-#[expect(dead_code, reason = "being written")]
 mod operand;
-#[expect(dead_code, reason = "being written")]
 mod paging;
-#[expect(dead_code, reason = "being written")]
+mod run;
 mod stack;
 
-use machine::Machine;
+pub use interrupt::deliver_interrupt;
+pub use run::{Emulator, step};
 
 /// What an instruction left the CPU in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,9 +33,4 @@ pub enum Outcome {
     Halted,
     /// A triple fault shut the CPU down.
     Shutdown,
-}
-
-/// Executes one instruction, exceptions delivered. (To be written.)
-pub fn step(_machine: &mut Machine) -> Outcome {
-    Outcome::Continue
 }

@@ -2,6 +2,7 @@
 //!
 //! Each topic has a table of its own; what none of them knows is undefined.
 
+mod integer;
 mod system;
 
 use crate::op::Handler;
@@ -47,5 +48,5 @@ impl Lowered {
 
 /// The handler for `instruction`, or nothing if it is undefined.
 pub(crate) fn lower(instruction: &Instruction) -> Option<Lowered> {
-    system::lower(instruction)
+    integer::lower(instruction).or_else(|| system::lower(instruction))
 }

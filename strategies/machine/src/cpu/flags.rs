@@ -144,6 +144,13 @@ impl Flags {
         self.arithmetic = ax & !0x100 | self.arithmetic & 0x100;
     }
 
+    /// Whether TF or RF is set: instructions are executed one by one.
+    #[inline]
+    #[must_use]
+    pub fn single_steps(self) -> bool {
+        self.system & (Eflags::TF.bits() | Eflags::RF.bits()) != 0
+    }
+
     /// The I/O privilege level.
     #[inline]
     #[must_use]

@@ -1,0 +1,208 @@
+//! Running instructions: one at a time with everything around it, or block after block.
+
+use crate::Outcome;
+use crate::block::{BlockCache, Key};
+use crate::debug;
+use crate::exception::Exception;
+use crate::fetch;
+use crate::interrupt;
+use crate::lower::Flow;
+use crate::op::Op;
+use machine::Machine;
+use machine::cpu::{Dr6, Eflags, InterruptShadow};
+
+/// Executes instructions from decoded blocks, which it keeps.
+///
+/// The blocks belong to one machine: use an emulator of its own for each. Other engines may run the
+/// same machine in between, as long as they note their writes to watched pages
+/// ([`machine::memory::Memory::note_write`]).
+#[derive(Default)]
+pub struct Emulator {
+    blocks: BlockCache,
+}
+
+impl Emulator {
+    /// An emulator without decoded blocks.
+    #[must_use]
+    pub fn new() -> Emulator {
+        Emulator::default()
+    }
+
+    /// Executes exactly `count` instructions, or fewer when the CPU halts or shuts down, when an
+    /// external interrupt can be taken, or when [`machine::signals::Signals::attention`] is raised.
+    /// Instructions that raise exceptions count. At least one instruction is executed unless the
+    /// CPU waits in HLT.
+    pub fn run(&mut self, m: &mut Machine, count: u64) -> Outcome {
+        if m.cpu.halted {
+            return Outcome::Halted;
+        }
+        let end = m.counters.instructions.saturating_add(count);
+        let before = m.counters.instructions;
+        let outcome = self.run_until(m, end);
+        m.clock().retire(m.counters.instructions - before);
+        crate::float::leave(m);
+        outcome
+    }
+
+    fn run_until(&mut self, m: &mut Machine, end: u64) -> Outcome {
+        loop {
+            let outcome = self.run_block(m, end);
+            if m.memory.code_was_written() {
+                self.blocks.take_code_writes(m);
+            }
+            if outcome != Outcome::Continue {
+                return outcome;
+            }
+            if m.cpu.halted {
+                return Outcome::Halted;
+            }
+            if m.counters.instructions >= end || m.signals().attention() {
+                return Outcome::Continue;
+            }
+            if m.interrupt_requested() && m.cpu.interruptible() {
+                return Outcome::Continue;
+            }
+        }
+    }
+
+    /// Executes the block at EIP, or one instruction where blocks do not serve.
+    #[inline]
+    fn run_block(&mut self, m: &mut Machine, end: u64) -> Outcome {
+        if needs_care(m) {
+            return self.run_single(m);
+        }
+        let block = match self.blocks.find(m, Key::of(m, false)) {
+            Ok(Some(block)) => block,
+            Ok(None) => return step_from_memory(m),
+            Err(exception) => return raise(m, exception),
+        };
+        if block.ops.len() as u64 > end - m.counters.instructions {
+            return self.run_single(m);
+        }
+        m.memory.set_executing(block.bytes());
+        for (index, op) in block.ops.iter().enumerate() {
+            if let Err(exception) = (op.handler)(m, op) {
+                m.counters.instructions += index as u64;
+                m.memory.set_executing(0..0);
+                if exception.is_restart() {
+                    m.cpu.eip = op.eip(m);
+                    return self.run_single(m);
+                }
+                m.counters.instructions += 1;
+                return raise_from(m, op, exception);
+            }
+        }
+        m.counters.instructions += block.ops.len() as u64;
+        if block.falls_through {
+            m.cpu.eip = m.cpu.eip.wrapping_add(block.length);
+        }
+        m.memory.set_executing(0..0);
+        Outcome::Continue
+    }
+
+    /// Executes one instruction from a block of its own.
+    fn run_single(&mut self, m: &mut Machine) -> Outcome {
+        match self.blocks.find(m, Key::of(m, true)) {
+            Ok(Some(block)) => execute_carefully(m, &block.ops[0], block.falls_through),
+            Ok(None) => step_from_memory(m),
+            Err(exception) => raise(m, exception),
+        }
+    }
+}
+
+/// Whether the next instruction has to be executed by itself.
+#[inline]
+fn needs_care(m: &Machine) -> bool {
+    m.cpu.flags.single_steps()
+        | (m.cpu.interrupt_shadow != InterruptShadow::None)
+        | (m.cpu.pending_debug != 0)
+        | debug::enabled(m)
+}
+
+/// Executes one instruction, exceptions delivered.
+///
+/// It is decoded anew each time: use an [`Emulator`] for many. A CPU that waits in HLT stays there.
+pub fn step(m: &mut Machine) -> Outcome {
+    if m.cpu.halted {
+        return Outcome::Halted;
+    }
+    let outcome = step_from_memory(m);
+    m.clock().retire(1);
+    crate::float::leave(m);
+    if outcome == Outcome::Continue && m.cpu.halted { Outcome::Halted } else { outcome }
+}
+
+fn step_from_memory(m: &mut Machine) -> Outcome {
+    match fetch::instruction(m) {
+        Ok((op, flow)) => execute_carefully(m, &op, flow != Flow::Jump),
+        Err(exception) => raise(m, exception),
+    }
+}
+
+/// Executes one instruction with what surrounds it: breakpoints before, RF, the interrupt shadow,
+/// and debug traps after (Intel SDM volume 3, 6.8.3, 6.9 and 17.3).
+fn execute_carefully(m: &mut Machine, op: &Op, falls_through: bool) -> Outcome {
+    let shadow = std::mem::take(&mut m.cpu.interrupt_shadow);
+    if shadow != InterruptShadow::MovSs
+        && let Some(outcome) = debug_exception_before(m)
+    {
+        return outcome;
+    }
+    let single_step = m.cpu.flags.contains(Eflags::TF);
+    m.cpu.flags.set(Eflags::RF, false);
+    m.counters.instructions += 1;
+    if let Err(exception) = (op.handler)(m, op) {
+        return raise_from(m, op, exception);
+    }
+    if falls_through {
+        m.cpu.eip = op.next_eip(m);
+    }
+    if single_step {
+        m.cpu.pending_debug |= Dr6::BS;
+    }
+    debug_trap_after(m)
+}
+
+/// A trap that was put off, or an instruction breakpoint.
+fn debug_exception_before(m: &mut Machine) -> Option<Outcome> {
+    if m.cpu.pending_debug != 0 {
+        return Some(debug_trap_after(m));
+    }
+    if !debug::enabled(m) || m.cpu.flags.contains(Eflags::RF) {
+        return None;
+    }
+    let bits = debug::instruction_breakpoint(m, m.cpu.instruction_address());
+    if bits == 0 {
+        return None;
+    }
+    m.cpu.debug[6] |= bits;
+    Some(raise(m, Exception::DEBUG))
+}
+
+/// Raises the debug trap that is due, unless the instruction before loaded SS: it is then put off,
+/// and a single-step trap lost.
+fn debug_trap_after(m: &mut Machine) -> Outcome {
+    if m.cpu.interrupt_shadow == InterruptShadow::MovSs {
+        m.cpu.pending_debug &= !Dr6::BS;
+        return Outcome::Continue;
+    }
+    let bits = std::mem::take(&mut m.cpu.pending_debug);
+    if bits == 0 {
+        return Outcome::Continue;
+    }
+    m.cpu.debug[6] |= bits;
+    raise(m, Exception::DEBUG.as_trap())
+}
+
+/// Raises what the instruction `op` raised, with EIP where the exception's class puts it.
+#[cold]
+fn raise_from(m: &mut Machine, op: &Op, exception: Exception) -> Outcome {
+    m.cpu.eip = if exception.is_trap() { op.next_eip(m) } else { op.eip(m) };
+    raise(m, exception)
+}
+
+#[cold]
+fn raise(m: &mut Machine, exception: Exception) -> Outcome {
+    m.cpu.halted = false;
+    interrupt::raise(m, exception)
+}
