@@ -10,6 +10,7 @@ mod pic;
 mod pit;
 mod post_code;
 mod power_off;
+mod rtc;
 mod serial;
 #[cfg(test)]
 mod testing;
@@ -24,6 +25,7 @@ pub use pic::Pic;
 pub use pit::{FREQUENCY as PIT_FREQUENCY, Pit};
 pub use post_code::PostCode;
 pub use power_off::PowerOff;
+pub use rtc::Rtc;
 pub use serial::Serial;
 
 use crate::bus::Device;
@@ -69,7 +71,7 @@ devices! {
     /// The i8042 keyboard controller.
     Keyboard = keyboard: KeyboardController,
     /// The MC146818 real-time clock with CMOS memory.
-    Rtc = rtc: OpenBus,
+    Rtc = rtc: Rtc,
     /// Port 0x80: power-on self-test codes.
     PostCode = post_code: PostCode,
     /// Port 0x92: fast A20 gate and reset.
@@ -104,7 +106,7 @@ impl Devices {
     /// # Errors
     /// When the disk image cannot be opened.
     pub fn new(
-        _config: &MachineConfig,
+        config: &MachineConfig,
         signals: &Arc<Signals>,
         clock: &Arc<Clock>,
     ) -> Result<Devices, Error> {
@@ -115,7 +117,7 @@ impl Devices {
             pic: Pic::new(signals.clone()),
             pit: Pit::new(signals.clone(), clock.clone(), line(0)),
             keyboard: KeyboardController::new(signals.clone(), line(1), input.keys.clone()),
-            rtc: OpenBus,
+            rtc: Rtc::new(config, signals.clone(), clock.clone(), line(8)),
             post_code: PostCode::default(),
             fast_gate: FastGate::new(signals.clone()),
             debug_console: DebugConsole::default(),

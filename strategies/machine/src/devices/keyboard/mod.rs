@@ -143,7 +143,7 @@ impl KeyboardController {
     /// Puts the next byte into the output buffer if that is empty, and drives the line.
     fn fill_output(&mut self) {
         if self.output.is_none() {
-            self.output = self.answers.pop_front().or_else(|| self.from_keyboard());
+            self.output = self.answers.pop_front().or_else(|| self.next_keyboard_byte());
         }
         let auxiliary = |output: Output| output.flags.contains(Status::AUXILIARY);
         let keyboard_byte = self.output.is_some_and(|output| !auxiliary(output));
@@ -151,7 +151,7 @@ impl KeyboardController {
         self.line.set(keyboard_byte && enabled);
     }
 
-    fn from_keyboard(&mut self) -> Option<Output> {
+    fn next_keyboard_byte(&mut self) -> Option<Output> {
         if self.command_byte().contains(CommandByte::KEYBOARD_OFF) {
             return None;
         }
