@@ -102,18 +102,27 @@ impl Run {
         self.summary.iter().find(|row| row.strategy == strategy && row.workload == workload)
     }
 
-    /// What slowdowns are relative to: the choice in `host.toml`, else the first of `native`,
-    /// `qemu-tcg`, `hardware-assist` and `interpretation` that has any time, else whatever has one.
+    /// What slowdowns are relative to: the choice in `host.toml`, where it has any time. Else the
+    /// first of `native`, `qemu-tcg`, `hardware-assist` and `interpretation` that has a time in every
+    /// group, or, where none has, the one that has times in the most groups.
     #[must_use]
     pub fn baseline(&self) -> Option<&str> {
-        let has_time = |name: &str| {
-            self.summary.iter().any(|row| row.strategy == name && row.ns_per_iteration.is_some())
-        };
-        let chosen = self.host.baseline.as_deref();
+        let chosen = self.host.baseline.as_deref().filter(|name| self.groups_timed(name) > 0);
         let usual = ["native", "qemu-tcg", "hardware-assist", "interpretation"];
-        let any = self.strategies();
-        let mut candidates = chosen.into_iter().chain(usual).chain(any);
-        candidates.find(|name| has_time(name))
+        let mut candidates: Vec<&str> = usual.into_iter().chain(self.strategies()).collect();
+        candidates.retain(|name| self.groups_timed(name) > 0);
+        // `max_by_key` takes the last of equals, and the first is wanted.
+        let widest = candidates.into_iter().rev().max_by_key(|name| self.groups_timed(name));
+        chosen.or(widest)
+    }
+
+    /// In how many groups a strategy or peer has a time.
+    fn groups_timed(&self, strategy: &str) -> usize {
+        let is_timed = |workload: &&str| {
+            let row = self.summary_of(strategy, workload);
+            row.is_some_and(|row| row.ns_per_iteration.is_some())
+        };
+        self.groups().iter().filter(|(_, workloads)| workloads.iter().any(|w| is_timed(w))).count()
     }
 }
 

@@ -23,7 +23,7 @@ pub fn ratio_of_medians(times: &[f64], baseline: &[f64]) -> Option<Estimate> {
 #[must_use]
 pub fn geometric_mean_ratio(pairs: &[(&[f64], &[f64])]) -> Option<Estimate> {
     let pairs: Vec<_> = pairs.iter().map(|(a, b)| (sorted(a), sorted(b))).collect();
-    let value = mean_of_ratios(&pairs, |values| median_of_sorted(values))?;
+    let value = mean_of_ratios(&pairs, median_of_sorted)?;
     if pairs.iter().all(|(a, b)| a.len() == 1 && b.len() == 1) {
         return Some(Estimate { value, low: value, high: value, confidence: 0.0 });
     }
