@@ -36,8 +36,12 @@ pub(crate) fn decode(code: &[u8], at: usize, is_32bit: bool) -> Decoded {
         return Decoded::Op(op(instruction, handler, at), Flow::Jump);
     }
     let lowered = if is_ia32(&instruction) { lower::lower(&instruction) } else { None };
-    let Lowered { handler, flow } = lowered.unwrap_or(Lowered::jump(raise_undefined));
-    Decoded::Op(op(instruction, handler, at), flow)
+    let Lowered { handler, flow, stub } = lowered.unwrap_or(Lowered::jump(raise_undefined));
+    let mut op = op(instruction, handler, at);
+    if let Some((immediate, destination, source)) = stub {
+        (op.immediate, op.destination, op.source) = (immediate, destination, source);
+    }
+    Decoded::Op(op, flow)
 }
 
 fn raise_undefined(_m: &mut Machine, _op: &Op) -> Result<(), Exception> {

@@ -8,6 +8,7 @@ mod alu;
 mod block;
 mod debug;
 mod decode;
+mod descriptor;
 mod exception;
 mod fetch;
 mod float;
@@ -20,6 +21,8 @@ mod operand;
 mod paging;
 mod run;
 mod stack;
+mod task;
+mod transfer;
 
 pub use interrupt::deliver_interrupt;
 pub use run::{Emulator, step};

@@ -5,6 +5,7 @@
 mod integer;
 mod system;
 
+use crate::float::{self, FloatHandler};
 use crate::op::Handler;
 use iced_x86::Instruction;
 
@@ -27,26 +28,35 @@ pub(crate) struct Lowered {
     pub(crate) handler: Handler,
     /// How execution goes on.
     pub(crate) flow: Flow,
+    /// For handlers that call a stub: the operation's `immediate`, `destination` and `source`.
+    pub(crate) stub: Option<(u32, u8, u8)>,
 }
 
 impl Lowered {
     /// An instruction in the middle of a block.
     pub(crate) fn next(handler: Handler) -> Lowered {
-        Lowered { handler, flow: Flow::Next }
+        Lowered { handler, flow: Flow::Next, stub: None }
     }
 
     /// An instruction after which a new block begins.
     pub(crate) fn fence(handler: Handler) -> Lowered {
-        Lowered { handler, flow: Flow::Fence }
+        Lowered { handler, flow: Flow::Fence, stub: None }
     }
 
     /// An instruction that sets EIP.
     pub(crate) fn jump(handler: Handler) -> Lowered {
-        Lowered { handler, flow: Flow::Jump }
+        Lowered { handler, flow: Flow::Jump, stub: None }
     }
 }
 
 /// The handler for `instruction`, or nothing if it is undefined.
 pub(crate) fn lower(instruction: &Instruction) -> Option<Lowered> {
-    integer::lower(instruction).or_else(|| system::lower(instruction))
+    integer::lower(instruction)
+        .or_else(|| system::lower(instruction))
+        .or_else(|| float(instruction))
+}
+
+fn float(instruction: &Instruction) -> Option<Lowered> {
+    let FloatHandler { handler, stub } = float::lower(instruction)?;
+    Some(Lowered { handler, flow: Flow::Next, stub })
 }
