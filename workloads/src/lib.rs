@@ -9,6 +9,7 @@ pub mod compute;
 mod nano;
 pub mod protocol;
 pub mod runtime;
+mod system;
 
 /// What a workload is about; the groups of the report.
 #[derive(
@@ -97,7 +98,7 @@ impl Workload {
         (self.assemble)(iterations.max(1))
     }
 
-    /// The inner function alone, for address `base`, where the workload has one that needs no guest
+    /// The inner function alone, for address `base` (below 2 GiB), where the workload has one that needs no guest
     /// around it: the compute workloads do.
     ///
     /// # Errors
@@ -110,7 +111,7 @@ impl Workload {
 /// All workloads, by group.
 #[must_use]
 pub fn all() -> Vec<Workload> {
-    [nano::all(), compute::all()].concat()
+    [nano::all(), compute::all(), system::all()].concat()
 }
 
 /// The contents of the disk that disk workloads read: each sector holds its number in every

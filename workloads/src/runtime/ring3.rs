@@ -10,12 +10,12 @@ impl Guest {
     /// Runs in ring 3 what `body` emits, with interrupts off and [`layout::USER_STACK`], then goes on
     /// in ring 0 on the stack it left. General registers pass through both ways. Not to be nested.
     pub fn ring3(&mut self, body: impl FnOnce(&mut Guest)) {
-        self.ring3_with(layout::EFLAGS_NONE, body);
+        self.ring3_with(layout::EFLAGS_NONE, layout::USER_STACK, body);
     }
 
-    /// As [`ring3`](Self::ring3), with EFLAGS chosen: [`layout::EFLAGS_IF`] lets interrupts in. Back
-    /// in ring 0 interrupts are off.
-    pub fn ring3_with(&mut self, eflags: u32, body: impl FnOnce(&mut Guest)) {
+    /// As [`ring3`](Self::ring3), with the stack and EFLAGS chosen: [`layout::EFLAGS_IF`] lets
+    /// interrupts in. Back in ring 0 interrupts are off.
+    pub fn ring3_with(&mut self, eflags: u32, stack: u32, body: impl FnOnce(&mut Guest)) {
         let (user, kernel, handler) = (self.label(), self.label(), self.label());
         self.gate(layout::LEAVE_RING3, Gate::UserInterrupt, handler);
         x86!(self
@@ -25,7 +25,7 @@ impl Guest {
             ; mov [layout::SAVED_EIP as i32], eax
             ; pop eax
         );
-        self.enter_user(eflags, layout::USER_STACK, user);
+        self.enter_user(eflags, stack, user);
         x86!(self
             ; =>handler
             ; mov esp, [layout::SAVED_ESP as i32]
