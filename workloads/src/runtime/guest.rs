@@ -147,14 +147,14 @@ impl Guest {
         let defaults = self.emit_default_handlers();
         let name = self.name;
         let error = |reason: String| Error { workload: name, reason };
+        if let Some(problem) = self.problem.take() {
+            return Err(error(problem));
+        }
         let bytes = self.link(&defaults).map_err(|reason| error(reason.to_string()))?;
         if bytes.len() as u32 > layout::TEXT_END - layout::LOAD {
             return Err(error("too much code".to_owned()));
         }
-        match self.problem {
-            Some(problem) => Err(error(problem)),
-            None => Ok(Image { bytes, checksum, disk_sectors: self.disk_sectors }),
-        }
+        Ok(Image { bytes, checksum, disk_sectors: self.disk_sectors })
     }
 
     /// Lays the parts out as a file.
