@@ -14,7 +14,7 @@ mod unit;
 pub(crate) use unit::leave;
 
 use crate::op::Handler;
-use iced_x86::{CpuidFeature, Instruction, Mnemonic};
+use iced_x86::{CpuidFeature, Instruction, Mnemonic, Register};
 
 /// A handler with what it needs in [`crate::op::Op`]'s `immediate`, `destination` and `source`.
 pub(crate) struct FloatHandler {
@@ -26,7 +26,7 @@ pub(crate) struct FloatHandler {
 
 /// The handler for `instruction`, if it is one of these.
 pub(crate) fn lower(instruction: &Instruction) -> Option<FloatHandler> {
-    if let Some(handler) = without_stub(instruction.mnemonic()) {
+    if let Some(handler) = without_stub(instruction) {
         return Some(FloatHandler { handler, stub: None });
     }
     let handler = with_stub(instruction)?;
@@ -38,9 +38,10 @@ pub(crate) fn lower(instruction: &Instruction) -> Option<FloatHandler> {
     Some(FloatHandler { handler, stub: Some((made.stub.0, made.general, made.needs.0)) })
 }
 
-fn without_stub(mnemonic: Mnemonic) -> Option<Handler> {
+fn without_stub(instruction: &Instruction) -> Option<Handler> {
     use Mnemonic::*;
-    Some(match mnemonic {
+    Some(match instruction.mnemonic() {
+        Fnstsw if instruction.op0_register() == Register::AX => image::fnstsw_ax,
         Fnstenv => image::fnstenv,
         Fldenv => image::fldenv,
         Fnsave => image::fnsave,
@@ -65,9 +66,6 @@ fn with_stub(instruction: &Instruction) -> Option<Handler> {
         instruction.cpuid_features().iter().any(|feature| features.contains(feature))
     };
     Some(match instruction.mnemonic() {
-        Fnstsw if instruction.op_count() == 1 && instruction.op0_register().is_gpr() => {
-            image::fnstsw_ax
-        }
         Fnstsw | Fnstcw | Fnclex | Fndisi | Fneni | Fnsetpm => execute::x87_control::<false>,
         Fldcw => execute::x87_control::<true>,
         // Needs no XMM state, so no OSFXSR either.
