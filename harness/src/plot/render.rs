@@ -8,6 +8,8 @@ use super::font;
 use super::scene::{Anchor, Scene, Shape, Type};
 use super::style::Ink;
 use anyhow::Result;
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ColorType, ImageEncoder};
 use plotters::prelude::{
     BitMapBackend, Color, DrawingBackend, FontTransform, IntoTextStyle, RGBAColor, RGBColor,
     SVGBackend, ShapeStyle, TextStyle,
@@ -37,6 +39,7 @@ pub(super) fn svg(scene: &Scene) -> String {
     let mut canvas = Canvas { backend, scale: SVG_UNITS };
     canvas.draw(scene, Canvas::svg_text).expect("drawing into a string does not fail");
     drop(canvas);
+    let text = text.replace(" opacity=\"1\"", "");
     let (_, body) = text.split_once(">\n").unwrap_or_default();
     format!(
         "<svg width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {} {}\" role=\"img\" \
@@ -67,10 +70,12 @@ pub(super) fn png(scene: &Scene, path: &Path) -> Result<()> {
     let mut canvas = Canvas { backend, scale: f64::from(factor) };
     canvas.draw(scene, Canvas::bitmap_text)?;
     drop(canvas);
-    let size = (width * PNG_PIXELS, height * PNG_PIXELS);
-    let mut backend = BitMapBackend::new(path, size);
-    backend.blit_bitmap((0, 0), size, &average(&fine, fine_width as usize))?;
-    Ok(backend.present()?)
+    let pixels = average(&fine, fine_width as usize);
+    // plotters' own encoder writes files three times as large.
+    let file = std::io::BufWriter::new(std::fs::File::create(path)?);
+    let encoder = PngEncoder::new_with_quality(file, CompressionType::Best, FilterType::Adaptive);
+    let (width, height) = (width * PNG_PIXELS, height * PNG_PIXELS);
+    Ok(encoder.write_image(&pixels, width, height, ColorType::Rgb8)?)
 }
 
 /// Each output pixel is the mean of a square of fine pixels.

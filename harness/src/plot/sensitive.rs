@@ -35,7 +35,8 @@ pub(super) fn plot(run: &Run) -> Option<Plot> {
         draw_cell(scene, rect, ProbeOutcome::ALL[index]);
     });
     y = draw_header(&mut scene, &columns, y);
-    scene.text((width - MARGIN, y - 8.0), "right", Type::new(9.5).ink(Ink::QUIET).end());
+    let counts = MARGIN + LABELS + cells + 8.0;
+    scene.text((counts, y - 8.0), "right", Type::new(9.5).ink(Ink::QUIET));
     for strategy in run.strategies() {
         if run.probes.iter().any(|row| row.strategy == strategy) {
             draw_row(&mut scene, run, strategy, &columns, y + ROW / 2.0);
@@ -111,8 +112,7 @@ fn draw_row(scene: &mut Scene, run: &Run, strategy: &str, columns: &[Column<'_>]
         }
         x += GAP;
     }
-    let count = format!("{right} of {all}");
-    scene.text((scene.width - MARGIN, y), &count, Type::new(10.0).end());
+    scene.text((x + 8.0, y), &format!("{right} of {all}"), Type::new(10.0));
 }
 
 fn outcome(run: &Run, strategy: &str, workload: &str, probe: &str) -> Option<ProbeOutcome> {

@@ -180,7 +180,7 @@ pub(super) fn area(scene: &mut Scene, rect: Rect, ink: Ink, hatch: Hatch) {
         if to > from {
             scene.line((rect.x + from, rise(from)), (rect.x + to, rise(to)), 0.8, line);
         }
-        offset += 5.0;
+        offset += 6.0;
     }
 }
 

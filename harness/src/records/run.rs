@@ -122,7 +122,8 @@ impl Run {
             let row = self.summary_of(strategy, workload);
             row.is_some_and(|row| row.ns_per_iteration.is_some())
         };
-        self.groups().iter().filter(|(_, workloads)| workloads.iter().any(|w| is_timed(w))).count()
+        let groups = self.groups();
+        groups.iter().filter(|(_, workloads)| workloads.iter().any(is_timed)).count()
     }
 }
 

@@ -15,15 +15,11 @@ pub(super) fn failures(run: &Run) -> String {
         };
         counts.row(run.label(strategy), &Outcome::ALL.iter().map(count).collect::<Vec<_>>());
     }
-    let mut failures = Table::new(["strategy", "workload", "outcome", "detail"]);
+    let mut failures = Table::new(["strategy", "outcome", "detail", "workloads"]);
     for strategy in run.strategies() {
-        let is_failure = |row: &&SummaryRow| row.strategy == strategy && row.outcome != Outcome::Ok;
-        for row in run.summary.iter().filter(is_failure) {
-            let cells = [
-                html::text(&row.workload),
-                html::outcome(row.outcome, ""),
-                html::text(&row.detail),
-            ];
+        for (outcome, detail, workloads) in reasons(run, strategy) {
+            let cells =
+                [html::outcome(outcome, ""), html::text(detail), html::text(&workloads.join(", "))];
             failures.row(run.label(strategy), &cells);
         }
     }
@@ -32,6 +28,23 @@ pub(super) fn failures(run: &Run) -> String {
         table => table,
     };
     html::section("failures", "Outcomes", &(counts.html() + &details))
+}
+
+/// What went wrong with a strategy, each reason once with the workloads that it befell.
+fn reasons<'a>(run: &'a Run, strategy: &str) -> Vec<(Outcome, &'a str, Vec<&'a str>)> {
+    let mut reasons: Vec<(Outcome, &str, Vec<&str>)> = Vec::new();
+    let is_failure = |row: &&SummaryRow| row.strategy == strategy && row.outcome != Outcome::Ok;
+    for row in run.summary.iter().filter(is_failure) {
+        let is_same = |(outcome, detail, _): &&mut (Outcome, &str, _)| {
+            (*outcome, *detail) == (row.outcome, row.detail.as_str())
+        };
+        match reasons.iter_mut().find(is_same) {
+            Some((_, _, workloads)) => workloads.push(&row.workload),
+            None => reasons.push((row.outcome, &row.detail, vec![&row.workload])),
+        }
+    }
+    reasons.sort_by_key(|&(outcome, ..)| outcome);
+    reasons
 }
 
 /// The probes that were not right, and all of them folded away.
