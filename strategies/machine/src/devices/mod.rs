@@ -1,5 +1,6 @@
 //! The devices of the machine, one file or folder each, and the one list of them.
 
+mod ata;
 mod debug_console;
 mod exit_port;
 mod fast_gate;
@@ -15,6 +16,7 @@ mod serial;
 #[cfg(test)]
 mod testing;
 
+pub use ata::Disk;
 pub use debug_console::{DebugConsole, Mark};
 pub use exit_port::ExitPort;
 pub use fast_gate::FastGate;
@@ -81,7 +83,7 @@ devices! {
     /// Port 0xF4: end of the run.
     ExitPort = exit_port: ExitPort,
     /// The ATA disk.
-    Disk = disk: OpenBus,
+    Disk = disk: Disk,
     /// VGA registers.
     VgaRegisters = vga: OpenBus,
     /// The 16550 serial port.
@@ -122,7 +124,7 @@ impl Devices {
             fast_gate: FastGate::new(signals.clone()),
             debug_console: DebugConsole::default(),
             exit_port: ExitPort::new(signals.clone()),
-            disk: OpenBus,
+            disk: Disk::new(config.disk.as_ref(), line(14))?,
             vga: OpenBus,
             serial: Serial::new(line(4), input.serial.clone()),
             pci: PciHost::new(signals.clone()),
