@@ -231,6 +231,32 @@ pub(crate) fn write_linear_bytes(
     Ok(())
 }
 
+/// Raises what an access to a linear range of up to a page would raise.
+pub(crate) fn check_linear(
+    m: &mut Machine,
+    linear: LinearAddress,
+    size: u32,
+    access: Access,
+) -> Result<(), Exception> {
+    pages(m, linear, size, access).map(|_| ())
+}
+
+/// Writes a stack frame that passed segmentation with the rights of privilege level `cpl`: all of it
+/// or nothing.
+pub(crate) fn write_frame(
+    m: &mut Machine,
+    linear: LinearAddress,
+    frame: &[u8],
+    cpl: u8,
+) -> Result<(), Exception> {
+    if let Some(host) = m.tlb.write(cpl == 3, linear.0, frame.len() as u32) {
+        // SAFETY: the TLB holds pages of guest memory, and the whole range lies within one.
+        unsafe { host.copy_from_nonoverlapping(frame.as_ptr(), frame.len()) };
+        return Ok(());
+    }
+    write_linear_bytes(m, linear, frame, Access::data(cpl, true))
+}
+
 /// Reads a value with supervisor rights: descriptor tables, task state.
 pub(crate) fn read_system<T: Word>(m: &mut Machine, address: u32) -> Result<T, Exception> {
     if let Some(host) = m.tlb.read(false, address, T::SIZE) {
@@ -245,6 +271,10 @@ pub(crate) fn read_system<T: Word>(m: &mut Machine, address: u32) -> Result<T, E
 
 /// Reads eight bytes with supervisor rights: a descriptor.
 pub(crate) fn read_system_u64(m: &mut Machine, address: u32) -> Result<u64, Exception> {
+    if let Some(host) = m.tlb.read(false, address, 8) {
+        // SAFETY: the TLB holds pages of guest memory, and the access lies within one.
+        return Ok(unsafe { host.cast::<u64>().read_unaligned() });
+    }
     let mut bytes = [0; 8];
     read_linear_bytes(m, LinearAddress(address), &mut bytes, Access::system(false))?;
     Ok(u64::from_le_bytes(bytes))

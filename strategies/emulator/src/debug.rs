@@ -1,6 +1,7 @@
 //! Debug registers: breakpoints on execution, data and ports (Intel SDM volume 3, 17.2).
 
-use machine::cpu::{Cr4, Dr7};
+use iced_x86::{Code, Instruction};
+use machine::cpu::{Cr4, Dr7, Eflags};
 use machine::{LinearAddress, Machine};
 
 /// The condition in DR7's R/W fields.
@@ -65,4 +66,11 @@ fn note(m: &mut Machine, address: u32, size: u32, wanted: impl Fn(u32) -> bool) 
     if enabled {
         m.cpu.pending_debug |= bits;
     }
+}
+
+/// Whether a single-step trap that was due after an instruction is lost: a software interrupt that
+/// was taken has cleared TF first (Intel SDM volume 3, 17.3.1.4).
+pub(crate) fn swallows_single_step(m: &Machine, instruction: &Instruction) -> bool {
+    let software = [Code::Int_imm8, Code::Int3, Code::Int1, Code::Into];
+    software.contains(&instruction.code()) && !m.cpu.flags.contains(Eflags::TF)
 }

@@ -16,6 +16,7 @@ const RESTART: u64 = 1 << 9;
 const SOFTWARE: u64 = 1 << 10;
 const EXTERNAL: u64 = 1 << 11;
 const TRAP: u64 = 1 << 12;
+const NEW_TASK: u64 = 1 << 13;
 
 impl Exception {
     /// Divide error, #DE.
@@ -102,6 +103,29 @@ impl Exception {
     #[must_use]
     pub(crate) const fn as_trap(self) -> Exception {
         Exception(NonZeroU64::new(self.0.get() | TRAP).unwrap())
+    }
+
+    /// The same exception with the EXT bit set in an error code that has one: it was raised while
+    /// another event, not a software interrupt, was delivered (Intel SDM volume 3, 6.13).
+    #[must_use]
+    pub(crate) const fn caused_externally(self) -> Exception {
+        if matches!(self.vector(), 10..=13) && self.error_code().is_some() {
+            Exception(NonZeroU64::new(self.0.get() | 1 << 16).unwrap())
+        } else {
+            self
+        }
+    }
+
+    /// The same exception, raised after a task switch was committed: EIP is already the new task's.
+    #[must_use]
+    pub(crate) const fn in_new_task(self) -> Exception {
+        Exception(NonZeroU64::new(self.0.get() | NEW_TASK).unwrap())
+    }
+
+    /// Whether it was raised after a task switch was committed.
+    #[must_use]
+    pub(crate) const fn is_in_new_task(self) -> bool {
+        self.0.get() & NEW_TASK != 0
     }
 
     /// The vector.

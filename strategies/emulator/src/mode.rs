@@ -2,6 +2,7 @@
 
 use crate::access;
 use crate::debug;
+use crate::exception::Exception;
 use machine::Machine;
 use machine::cpu::Eflags;
 
@@ -24,4 +25,16 @@ pub(crate) fn set_flags(m: &mut Machine, bits: u32, mask: Eflags) {
 pub(crate) fn update(m: &mut Machine) {
     let bypassed = access::alignment_checked(m) || debug::enabled(m);
     m.tlb.set_bypassed(bypassed);
+}
+
+/// Raises #GP unless the CPU runs at CPL 0 (Intel SDM volume 3, 5.9).
+#[inline]
+pub(crate) fn require_ring0(m: &Machine) -> Result<(), Exception> {
+    if m.cpu.cpl == 0 { Ok(()) } else { Err(Exception::PROTECTION) }
+}
+
+/// Forgets all translations because the guest asked for it.
+pub(crate) fn flush_tlb(m: &mut Machine) {
+    m.counters.tlb_flushes += 1;
+    m.tlb.flush();
 }

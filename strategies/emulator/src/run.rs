@@ -157,7 +157,7 @@ fn execute_carefully(m: &mut Machine, op: &Op, falls_through: bool) -> Outcome {
     if falls_through {
         m.cpu.eip = op.next_eip(m);
     }
-    if single_step {
+    if single_step && !debug::swallows_single_step(m, &op.instruction) {
         m.cpu.pending_debug |= Dr6::BS;
     }
     debug_trap_after(m)
