@@ -1,6 +1,6 @@
 //! User-level computation: each workload calls one inner function in ring 3 under 4 KiB paging.
 //!
-//! The inner function is a [`Kernel`]: it knows only its arguments, so that it can also be run
+//! The inner function is a `Kernel`: it knows only its arguments, so that it can also be run
 //! directly on the host's CPU (see [`NativeKernel`]).
 
 mod chase;

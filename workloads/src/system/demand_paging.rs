@@ -4,7 +4,7 @@
 use crate::runtime::prelude::*;
 
 const AREA: u32 = 8 << 20;
-const PAGES: u32 = 256;
+const PAGES: u32 = 32;
 /// The frames: taken from the end down, so that pages are not mapped to equal addresses.
 const FRAMES_END: u32 = 16 << 20;
 const NEXT_FRAME: i32 = layout::SCRATCH as i32;

@@ -25,12 +25,12 @@ pub(crate) fn all() -> Vec<Workload> {
         (
             "forkwait",
             "copy an address space, run a child in it to its exit, tear it down; an iteration is one child",
-            2,
+            1,
             forkwait::assemble,
         ),
         (
             "demand-paging",
-            "ring 3 touches 256 pages, the kernel maps each on its page fault; an iteration is one pass",
+            "ring 3 touches 32 pages, the kernel maps each on its page fault; an iteration is one pass",
             1,
             demand_paging::assemble,
         ),
