@@ -135,25 +135,44 @@ impl Bus {
 
     /// Reads device memory; what nothing answers reads all ones. Any length up to 16 bytes.
     pub fn mmio_read(&mut self, address: PhysicalAddress, data: &mut [u8]) {
-        for (at, byte) in data.iter_mut().enumerate() {
-            *byte = 0xff;
-            let here = address.0.wrapping_add(at as u64);
-            if (VGA_START..VGA_END).contains(&here) {
-                let offset = (here - VGA_START) as u32;
-                self.devices.vga_memory().read(offset, std::slice::from_mut(byte));
+        data.fill(0xff);
+        let mut at = 0;
+        while at < data.len() {
+            let (memory, width) = self.device_memory(address, at, data.len());
+            if let Some((device, offset)) = memory {
+                device.read(offset, &mut data[at..at + width]);
             }
+            at += width;
         }
     }
 
     /// Writes device memory; what nothing answers is lost.
     pub fn mmio_write(&mut self, address: PhysicalAddress, data: &[u8]) {
-        for (at, byte) in data.iter().enumerate() {
-            let here = address.0.wrapping_add(at as u64);
-            if (VGA_START..VGA_END).contains(&here) {
-                let offset = (here - VGA_START) as u32;
-                self.devices.vga_memory().write(offset, std::slice::from_ref(byte));
+        let mut at = 0;
+        while at < data.len() {
+            let (memory, width) = self.device_memory(address, at, data.len());
+            if let Some((device, offset)) = memory {
+                device.write(offset, &data[at..at + width]);
             }
+            at += width;
         }
+    }
+
+    /// What answers at byte `at` of an access of `size` bytes, and how many bytes it takes.
+    fn device_memory(
+        &mut self,
+        address: PhysicalAddress,
+        at: usize,
+        size: usize,
+    ) -> (Option<(&mut dyn Device, u32)>, usize) {
+        let here = address.0.wrapping_add(at as u64);
+        if !(VGA_START..VGA_END).contains(&here) {
+            return (None, 1);
+        }
+        let left = (size - at).min((VGA_END - here) as usize);
+        let device = self.devices.vga_memory();
+        let width = access_width(device.width(), left);
+        (Some((device, (here - VGA_START) as u32)), width)
     }
 }
 

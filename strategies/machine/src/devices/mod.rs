@@ -15,6 +15,7 @@ mod rtc;
 mod serial;
 #[cfg(test)]
 mod testing;
+mod vga;
 
 pub use ata::Disk;
 pub use debug_console::{DebugConsole, Mark};
@@ -29,6 +30,7 @@ pub use post_code::PostCode;
 pub use power_off::PowerOff;
 pub use rtc::Rtc;
 pub use serial::Serial;
+pub use vga::{COLUMNS, Cell, ROWS, TextScreen, Vga, VgaMemory};
 
 use crate::bus::Device;
 use crate::clock::{Clock, Nanos};
@@ -85,21 +87,13 @@ devices! {
     /// The ATA disk.
     Disk = disk: Disk,
     /// VGA registers.
-    VgaRegisters = vga: OpenBus,
+    VgaRegisters = vga: Vga,
     /// The 16550 serial port.
     Serial = serial: Serial,
     /// The PCI configuration ports.
     Pci = pci: PciHost,
     /// The ports by which guests switch the machine off.
     PowerOff = power_off: PowerOff,
-}
-
-/// Answers nothing. (Stands for the devices that are still to come.)
-pub struct OpenBus;
-
-impl Device for OpenBus {
-    fn read(&mut self, _offset: u32, _data: &mut [u8]) {}
-    fn write(&mut self, _offset: u32, _data: &[u8]) {}
 }
 
 impl Devices {
@@ -125,7 +119,7 @@ impl Devices {
             debug_console: DebugConsole::default(),
             exit_port: ExitPort::new(signals.clone()),
             disk: Disk::new(config.disk.as_ref(), line(14))?,
-            vga: OpenBus,
+            vga: Vga::new(clock.clone()),
             serial: Serial::new(line(4), input.serial.clone()),
             pci: PciHost::new(signals.clone()),
             power_off: PowerOff::new(signals.clone()),
@@ -135,7 +129,7 @@ impl Devices {
 
     /// The memory between 0xA0000 and 0xBFFFF.
     pub fn vga_memory(&mut self) -> &mut dyn Device {
-        &mut self.vga
+        &mut self.vga.memory
     }
 
     /// Where the host sends keys and serial input; clone it for another thread.
