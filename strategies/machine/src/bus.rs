@@ -187,3 +187,82 @@ fn access_width(device: usize, left: usize) -> usize {
         1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ClockSource;
+
+    fn bus() -> Bus {
+        let config = MachineConfig { clock: ClockSource::Virtual, ..MachineConfig::default() };
+        let clock = Arc::new(Clock::new(config.clock));
+        Bus::new(&config, &Arc::default(), &clock).unwrap()
+    }
+
+    #[test]
+    fn port_ranges_do_not_overlap_and_fit_the_index() {
+        let mut claimed = vec![false; 0x1_0000];
+        for port in PORTS.iter().flat_map(|(ports, ..)| ports.clone()) {
+            assert!(!std::mem::replace(&mut claimed[usize::from(port)], true), "{port:#x}");
+        }
+        assert!(PORTS.len() < 255);
+    }
+
+    #[test]
+    fn absent_ports_read_ones_and_swallow_writes() {
+        let mut bus = bus();
+        assert_eq!(bus.port_read(0x300, 1), 0xff);
+        assert_eq!(bus.port_read(0x300, 2), 0xffff);
+        assert_eq!(bus.port_read(0x300, 4), u32::MAX);
+        bus.port_write(0x300, 4, 0);
+        assert_eq!(bus.port_read(0x1f7, 1), 0xff, "no disk");
+    }
+
+    #[test]
+    fn wide_accesses_of_narrow_devices_are_split() {
+        let mut bus = bus();
+        bus.port_write(0x3d4, 2, 0x5a0f);
+        assert_eq!(bus.port_read(0x3d4, 2), 0x5a0f);
+        bus.port_write(0x3fe, 4, 0x0302_a500);
+        assert_eq!(bus.port_read(0x3fe, 4), 0xffff_a5b0, "scratch at 0x3ff, then nothing");
+    }
+
+    #[test]
+    fn an_access_does_not_run_from_one_range_into_the_next() {
+        let mut bus = bus();
+        bus.port_write(0x80, 1, 0x77);
+        assert_eq!(bus.port_read(0x7f, 4), 0xffff_77ff);
+        assert_eq!(bus.port_read(0xffff, 4), u32::MAX, "ports wrap");
+    }
+
+    #[test]
+    fn the_address_register_of_pci_takes_four_bytes_at_once() {
+        let mut bus = bus();
+        bus.port_write(0xcf8, 4, 0x8000_0800);
+        assert_eq!(bus.port_read(0xcf8, 4), 0x8000_0800);
+        assert_eq!(bus.port_read(0xcfc, 2), 0xffff);
+    }
+
+    #[test]
+    fn monochrome_and_colour_ports_are_the_same_registers() {
+        let mut bus = bus();
+        bus.port_write(0x3b4, 1, 0x0f);
+        bus.port_write(0x3b5, 1, 0x42);
+        assert_eq!(bus.port_read(0x3d5, 1), 0x42);
+    }
+
+    #[test]
+    fn video_memory_takes_any_length_and_ends_at_its_hole() {
+        let mut bus = bus();
+        let data: Vec<u8> = (1..=16).collect();
+        let mut back = [0; 16];
+        bus.mmio_write(PhysicalAddress(0xb_8001), &data);
+        bus.mmio_read(PhysicalAddress(0xb_8001), &mut back);
+        assert_eq!(back[..], data);
+        bus.mmio_write(PhysicalAddress(0xb_fff8), &data);
+        bus.mmio_read(PhysicalAddress(0xb_fff8), &mut back);
+        assert_eq!((&back[..8], &back[8..]), (&data[..8], &[0xff; 8][..]));
+        bus.mmio_read(PhysicalAddress(u64::MAX - 3), &mut back);
+        assert_eq!(back, [0xff; 16]);
+    }
+}

@@ -41,8 +41,18 @@ impl Pic {
     /// Takes over levels and edges of the interrupt lines.
     pub fn update(&mut self, signals: &Signals) {
         // Edges first: a line that rises in between shows its level now and its edge next time.
-        let edges = signals.take_edges().to_le_bytes();
-        let levels = signals.levels().to_le_bytes();
+        let edges = signals.take_edges();
+        self.take_over(edges, signals.levels());
+    }
+
+    /// As [`Pic::update`], from the signals that this pair was made with.
+    fn refresh(&mut self) {
+        let edges = self.signals.take_edges();
+        self.take_over(edges, self.signals.levels());
+    }
+
+    fn take_over(&mut self, edges: u16, levels: u16) {
+        let (edges, levels) = (edges.to_le_bytes(), levels.to_le_bytes());
         self.slave.update(levels[1], edges[1]);
         self.master.update(levels[0], edges[0]);
         self.settle();
@@ -75,13 +85,12 @@ impl Pic {
     /// Does a guest access and tells the strategy if it changed the INT output.
     fn access<T>(&mut self, access: impl FnOnce(&mut Pic) -> T) -> T {
         let before = self.requests_interrupt();
-        let signals = self.signals.clone();
-        self.update(&signals);
+        self.refresh();
         let result = access(self);
         // Lines that became level-triggered request at once.
-        self.update(&signals);
+        self.refresh();
         if self.requests_interrupt() != before {
-            signals.raise_attention();
+            self.signals.raise_attention();
         }
         result
     }
