@@ -56,7 +56,7 @@ pub(super) fn plot(run: &Run) -> Option<Plot> {
     let title = "Time per exit".to_owned();
     let explanation = "Time of an iteration divided by its exits, for workloads that exit at least \
         once in two iterations and mostly for one reason. The guest's own work is counted in: an \
-        upper bound. Dots: workloads with 95 % intervals. Vertical line and number: their median.";
+        upper bound. Dots: workloads, with intervals. Vertical line and number: their median.";
     let (mut scene, top) = frame::begin(WIDTH, &title, explanation);
     let shown = |name: &&str| times.iter().any(|time| time.strategy == *name);
     let strategies: Vec<&str> = run.strategies().into_iter().filter(shown).collect();

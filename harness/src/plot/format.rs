@@ -68,12 +68,26 @@ pub(super) fn ratio_mark(ratio: f64) -> String {
     format!("{}×", mark(ratio))
 }
 
+/// Powers of ten where plain digits would be long.
 fn mark(value: f64) -> String {
-    if (1e-4..1e6).contains(&value) {
-        format!("{}", (value * 1e6).round() / 1e6)
-    } else {
-        format!("{value:.0e}")
+    if (0.9e-2..1e5).contains(&value) {
+        return format!("{}", (value * 1e6).round() / 1e6);
     }
+    let exponent = value.log10().floor();
+    let factor = (value / 10f64.powf(exponent)).round();
+    let power = format!("10{}", superscript(exponent as i32));
+    if factor > 1.0 { format!("{factor}·{power}") } else { power }
+}
+
+fn superscript(number: i32) -> String {
+    let raise = |c: char| match c {
+        '-' => '⁻',
+        '1' => '¹',
+        '2' => '²',
+        '3' => '³',
+        digit => char::from_u32(0x2070 + digit.to_digit(10).unwrap_or(0)).unwrap_or(digit),
+    };
+    number.to_string().chars().map(raise).collect()
 }
 
 #[cfg(test)]
@@ -100,7 +114,8 @@ mod tests {
     fn marks_of_an_axis_have_no_superfluous_digits() {
         assert_eq!(ratio_mark(0.1), "0.1×");
         assert_eq!(ratio_mark(10f64.powi(-2) * 5.0), "0.05×");
-        assert_eq!(ratio_mark(1e7), "1e7×");
+        assert_eq!(ratio_mark(1e7), "10⁷×");
+        assert_eq!(ratio_mark(5e-12), "5·10⁻¹²×");
         assert_eq!(time_mark(2e4), "20 µs");
         assert_eq!(time_mark(1e12), "1000 s");
     }

@@ -16,9 +16,9 @@ const HEADING: f64 = 28.0;
 pub(super) fn plot(run: &Run) -> Option<Plot> {
     let strategies = run.strategies();
     let title = "Time of one iteration".to_owned();
-    let explanation = "Medians with 95 % confidence intervals; most intervals are narrower than the \
-        markers. To the right, what gave no time: W wrong result, C crashed, U unsupported, T \
-        timeout, · not run.";
+    let explanation = "Medians with 95 % confidence intervals (with fewer than six samples, their \
+        range); most are narrower than the markers. To the right, what gave no time: W wrong \
+        result, C crashed, U unsupported, T timeout, · not run.";
     let (mut scene, top) = frame::begin(WIDTH, &title, explanation);
     let y = frame::strategy_legend(&mut scene, top, run, &strategies) + 6.0;
     let right = WIDTH - MARGIN - COLUMN * strategies.len() as f64 - 16.0;

@@ -102,13 +102,14 @@ pub(super) fn method(run: &Run, comparison: Option<&Comparison>) -> String {
         format!(
             "A time is the median of the samples ({samples} for each strategy and workload here, \
              taken in turns). Its interval runs between two order statistics and assumes no \
-             distribution: 95 % confidence or more from six samples on; with fewer, the whole range, \
-             whose confidence is stated beside it."
+             distribution: 95 % confidence or more from six samples on; with fewer, the range, \
+             whose confidence stands in summary.csv."
         ),
         format!(
             "Ratios are ratios of medians, here against {}. Their intervals come from drawing the \
              samples again a thousand times from a fixed seed. They say how well these workloads \
-             were measured, not what other workloads would show.",
+             were measured, not what other workloads would show; with fewer than six samples they \
+             reach less than 95 %.",
             escape(baseline),
         ),
         "What KVM is on this host, the CPU's own virtualization or a module that does it in \

@@ -5,6 +5,9 @@ use crate::plot::format;
 use crate::records::{Run, SummaryRow};
 use crate::stats::Comparison;
 
+/// From here on the median's interval reaches 95 %.
+const ENOUGH_SAMPLES: u32 = 6;
+
 pub(super) fn section(run: &Run, comparison: Option<&Comparison>) -> String {
     let strategies = run.strategies();
     let mut contents = html::paragraph(
@@ -40,19 +43,33 @@ fn cell(row: Option<&SummaryRow>, comparison: Option<&Comparison>) -> String {
     html::number_with(&format::time(ns), &small)
 }
 
-/// The interval in the unit of the median, or that there is none.
+/// The interval in the unit of the median, and whether it is only the range of a few samples.
 fn interval(row: &SummaryRow) -> String {
-    match (row.low, row.high) {
-        (Some(low), Some(high)) if row.samples > 1 => {
-            let shared = |text: &str| text.rsplit_once(' ').map(|(_, unit)| unit.to_owned());
-            let (low, high) = (format::time(low), format::time(high));
-            match (shared(&low), shared(&high)) {
-                (Some(a), Some(b)) if a == b => {
-                    format!("[{}, {high}]", low.trim_end_matches(&a).trim_end())
-                }
-                _ => format!("[{low}, {high}]"),
-            }
-        }
-        _ => "one sample".to_owned(),
+    let (Some(low), Some(high)) = (row.low, row.high) else {
+        return String::new();
+    };
+    match row.samples {
+        1 => "one sample".to_owned(),
+        few if few < ENOUGH_SAMPLES => format!("range {}", between(low, high)),
+        _ => between(low, high),
+    }
+}
+
+fn between(low: f64, high: f64) -> String {
+    let (low, high) = (format::time(low), format::time(high));
+    match (low.split_once(' '), high.split_once(' ')) {
+        (Some((value, unit)), Some((_, same))) if unit == same => format!("[{value}, {high}]"),
+        _ => format!("[{low}, {high}]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_that_both_ends_share_stands_once() {
+        assert_eq!(between(1000.0, 2000.0), "[1, 2 µs]");
+        assert_eq!(between(990.0, 2000.0), "[990 ns, 2 µs]");
     }
 }
