@@ -27,7 +27,10 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         id: StrategyId::Interpretation,
         summary: "decode and execute every instruction in software; the reference",
         history: "Bochs",
-        built: None,
+        built: Some(Built {
+            support: interpretation::support,
+            make: || Ok(Box::new(interpretation::Interpretation::new())),
+        }),
     },
     Entry {
         id: StrategyId::TrapAndEmulate,
@@ -51,7 +54,10 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         id: StrategyId::HardwareAssist,
         summary: "leave it to the CPU, through KVM",
         history: "VT-x, SVM",
-        built: None,
+        built: Some(Built {
+            support: hardware_assist::support,
+            make: || Ok(Box::new(hardware_assist::HardwareAssist::new()?)),
+        }),
     },
 ];
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What is aimed at, above the least time of a sample, so that noise does not fall below it.
-const MARGIN: f64 = 1.3;
+const MARGIN: f64 = 1.4;
 
 /// No step goes further, for a short time says little about a long one.
 const LONGEST_STEP: f64 = 200.0;
@@ -24,7 +24,7 @@ pub(super) fn next(iterations: u32, seconds: f64, least: Duration) -> Option<u32
     if seconds >= least.as_secs_f64() || iterations == u32::MAX {
         return None;
     }
-    Some(scaled(iterations, seconds, least).max(iterations.saturating_mul(2)))
+    Some(scaled(iterations, seconds, least).max(iterations.saturating_add(iterations / 4 + 1)))
 }
 
 fn scaled(iterations: u32, seconds: f64, least: Duration) -> u32 {

@@ -89,7 +89,9 @@ struct Series {
     taken: u32,
     /// Whether more may be taken: not after one that was not ok.
     open: bool,
-    /// A run of one iteration, until the exits are written.
+    /// Whether it is recorded what the probes saw.
+    probed: bool,
+    /// A run of one iteration, until the exits are recorded.
     single: Option<Report>,
     /// The times of the samples taken now, in nanoseconds an iteration.
     times: Vec<f64>,
@@ -140,7 +142,7 @@ impl Engine<'_> {
         let mut series = Series::new(target, pair);
         if let Some(done) = self.recorder.done(&series.pair) {
             (series.iterations, series.taken) = (done.iterations, done.samples);
-            series.open = done.ok;
+            (series.open, series.probed) = (done.ok, true);
         } else if let Support::Missing(why) = support {
             let report = Report::only(End::Unsupported(why.clone()));
             self.reject(&mut series, 1, &report, &report.verdict(0))?;
@@ -162,29 +164,25 @@ impl Engine<'_> {
         let mut single = None;
         if matches!(series.target, Target::Strategy(_)) {
             let Some(run) = self.accepted(workload, series, 1, budget)? else { return Ok(()) };
-            self.recorder.probes(&series.pair, &run.report)?;
+            self.probed(series, &run.report)?;
             single = run.verdict.seconds;
             series.single = Some(run.report);
         }
-        series.iterations = calibrate::begin(workload.first_iterations, single, least);
-        if series.iterations == 1 && single.is_some() {
+        let iterations = calibrate::begin(workload.first_iterations, single, least);
+        series.iterations = iterations;
+        if iterations == 1 && single.is_some() {
             return Ok(());
         }
-        loop {
-            let iterations = series.iterations;
-            let Some(run) = self.accepted(workload, series, iterations, budget)? else {
-                return Ok(());
-            };
-            if series.single.is_none() {
-                self.recorder.probes(&series.pair, &run.report)?;
-                series.single = Some(Report::only(End::Exit(0)));
-            }
-            let seconds = run.verdict.seconds.unwrap_or(0.0);
-            match calibrate::next(iterations, seconds, least) {
-                Some(more) => series.iterations = more,
-                None => return Ok(()),
-            }
+        let Some(run) = self.long_enough(workload, series, budget)? else { return Ok(()) };
+        self.probed(series, &run.report)
+    }
+
+    /// Records what the probes saw, once.
+    fn probed(&mut self, series: &mut Series, report: &Report) -> anyhow::Result<()> {
+        if !std::mem::replace(&mut series.probed, true) {
+            self.recorder.probes(&series.pair, report)?;
         }
+        Ok(())
     }
 
     fn sample(
@@ -193,10 +191,8 @@ impl Engine<'_> {
         series: &mut Series,
         budget: &Budget,
     ) -> anyhow::Result<()> {
+        let Some(run) = self.long_enough(workload, series, budget)? else { return Ok(()) };
         let iterations = series.iterations;
-        let Some(run) = self.accepted(workload, series, iterations, budget)? else {
-            return Ok(());
-        };
         if let Some(single) = series.single.take() {
             self.recorder.exits(&series.pair, &run.report, iterations, &single)?;
         }
@@ -205,6 +201,27 @@ impl Engine<'_> {
         let seconds = run.verdict.seconds.unwrap_or(0.0);
         series.times.push(seconds * 1e9 / f64::from(iterations));
         Ok(())
+    }
+
+    /// A run that is long enough for a sample. The host may have become faster since the
+    /// calibration; the iterations then grow for the samples to come as well.
+    fn long_enough(
+        &mut self,
+        workload: &Workload,
+        series: &mut Series,
+        budget: &Budget,
+    ) -> anyhow::Result<Option<Run>> {
+        loop {
+            let iterations = series.iterations;
+            let Some(run) = self.accepted(workload, series, iterations, budget)? else {
+                return Ok(None);
+            };
+            let seconds = run.verdict.seconds.unwrap_or(0.0);
+            match calibrate::next(iterations, seconds, self.experiment.sample_time) {
+                Some(more) => series.iterations = more,
+                None => return Ok(Some(run)),
+            }
+        }
     }
 
     /// Runs the guest. What is not ok is recorded and closes the series; none is returned then, nor
@@ -241,9 +258,7 @@ impl Engine<'_> {
         verdict: &Verdict,
     ) -> anyhow::Result<()> {
         series.open = false;
-        if series.taken == 0 && series.single.is_none() {
-            self.recorder.probes(&series.pair, report)?;
-        }
+        self.probed(series, report)?;
         self.recorder.sample(&series.pair, series.taken, iterations, verdict)?;
         self.progress.failed(&series.pair, verdict);
         Ok(())
@@ -304,6 +319,7 @@ impl Series {
             iterations: 1,
             taken: 0,
             open: true,
+            probed: false,
             single: None,
             times: Vec::new(),
         }

@@ -14,7 +14,8 @@ mod scratch;
 use crate::cli::{BenchArguments, Failure};
 use crate::config::{Experiment, Overrides};
 use crate::process::Stop;
-use crate::{host_info, interrupt, records, stats};
+use crate::{host_info, interrupt, plot, records, report, stats};
+use anyhow::Context;
 use directory::Directory;
 pub(crate) use directory::utc;
 pub(crate) use engine::support;
@@ -76,6 +77,8 @@ fn finish(folder: &Path, stop: &Stop) -> anyhow::Result<()> {
 /// # Errors
 /// When the folder holds no run or cannot be written.
 pub fn draw(folder: &Path) -> anyhow::Result<()> {
-    println!("report: {}", folder.join(records::REPORT).display());
+    plot::draw(folder).context("the plots cannot be drawn")?;
+    let report = report::write(folder).context("the report cannot be written")?;
+    println!("report: {}", report.display());
     Ok(())
 }

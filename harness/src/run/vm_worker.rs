@@ -28,9 +28,9 @@ pub struct WorkerArguments {
     report: PathBuf,
 }
 
-/// How a guest ended.
+/// How a guest ended. Tagged, because a TOML document is a table.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(tag = "end", content = "detail", rename_all = "kebab-case")]
 pub(super) enum VmEnd {
     /// It wrote this value to the exit port.
     Exit(u8),
