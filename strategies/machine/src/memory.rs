@@ -304,6 +304,17 @@ impl Memory {
         }
     }
 
+    /// Notes all watched pages as written: for engines that do not see what the guest writes.
+    pub fn note_all_watched(&mut self) {
+        self.code_writes.clear();
+        for (word, &bits) in (0u64..).zip(&self.watched) {
+            for bit in (0..64).filter(|bit| bits & 1 << bit != 0) {
+                let address = PhysicalAddress((word * 64 + bit) * PAGE);
+                self.code_writes.push(CodeWrite { address, length: PAGE as u32 });
+            }
+        }
+    }
+
     /// Whether watched pages were written since the last [`Memory::take_code_writes`].
     #[inline]
     #[must_use]
@@ -379,6 +390,9 @@ mod tests {
         assert!(memory.write(PhysicalAddress(0x1ffe), &[1; 4]));
         let write = CodeWrite { address: PhysicalAddress(0x2000), length: 2 };
         assert_eq!(memory.take_code_writes(), [write]);
+        memory.note_all_watched();
+        let whole = CodeWrite { address: PhysicalAddress(0x2000), length: 4096 };
+        assert_eq!(memory.take_code_writes(), [whole]);
         memory.unwatch_code(PhysicalAddress(0x2000));
         assert!(memory.write(PhysicalAddress(0x2000), &[1; 4]));
         assert!(!memory.code_was_written());
