@@ -120,6 +120,7 @@ fn walk_legacy(m: &mut Machine, linear: LinearAddress, access: Access) -> Result
             return Err(fault(access, code::PROTECTION | code::RESERVED));
         }
         check_rights(m, pde, access)?;
+        m.tlb.note_large_page(linear);
         let dirty = mark32(m, directory, pde, access.write);
         let base = pde & 0xffc0_0000 | (pde >> 13 & 0xf) << 32;
         return Ok(found(base | u64::from(linear.0 & 0x3f_ffff), pde, dirty));
@@ -155,6 +156,7 @@ fn walk_pae(m: &mut Machine, linear: LinearAddress, access: Access) -> Result<Wa
     }
     if large {
         check_rights(m, pde, access)?;
+        m.tlb.note_large_page(linear);
         let dirty = mark64(m, directory, pde, access.write);
         let base = pde & PAE_ADDRESS & !0x1f_ffff;
         return Ok(found(base | u64::from(linear.0 & 0x1f_ffff), pde, dirty));

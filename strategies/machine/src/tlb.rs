@@ -36,6 +36,8 @@ impl TlbEntry {
 pub struct Tlb {
     entries: [Box<[TlbEntry; TLB_ENTRIES]>; 2],
     filled: [Vec<u16>; 2],
+    /// A bit for each 4 MiB of which a page was entered that is part of a large one.
+    large: [u64; 16],
     generation: u64,
     bypassed: bool,
 }
@@ -43,7 +45,13 @@ pub struct Tlb {
 impl Default for Tlb {
     fn default() -> Tlb {
         let empty = || Box::new([TlbEntry::EMPTY; TLB_ENTRIES]);
-        Tlb { entries: [empty(), empty()], filled: [Vec::new(), Vec::new()], generation: 1, bypassed: false }
+        Tlb {
+            entries: [empty(), empty()],
+            filled: [Vec::new(), Vec::new()],
+            large: [0; 16],
+            generation: 1,
+            bypassed: false,
+        }
     }
 }
 
@@ -114,8 +122,22 @@ impl Tlb {
         self.filled[usize::from(user)].push(slot(address.0) as u16);
     }
 
+    /// Notes that the pages around `address` are entered as parts of a large one: forgetting one of
+    /// them is then to forget all.
+    #[inline]
+    pub fn note_large_page(&mut self, address: LinearAddress) {
+        let region = address.0 >> 22;
+        self.large[(region / 64) as usize] |= 1 << (region % 64);
+    }
+
+    fn is_part_of_large_page(&self, address: LinearAddress) -> bool {
+        let region = address.0 >> 22;
+        self.large[(region / 64) as usize] & 1 << (region % 64) != 0
+    }
+
     /// Forgets everything.
     pub fn flush(&mut self) {
+        self.large = [0; 16];
         self.generation += 1;
         for (entries, filled) in self.entries.iter_mut().zip(&mut self.filled) {
             for index in filled.drain(..) {
@@ -124,8 +146,11 @@ impl Tlb {
         }
     }
 
-    /// Forgets the page that holds `address`.
+    /// Forgets the page that holds `address`, however large it is.
     pub fn flush_page(&mut self, address: LinearAddress) {
+        if self.is_part_of_large_page(address) {
+            return self.flush();
+        }
         self.generation += 1;
         for entries in &mut self.entries {
             entries[slot(address.0)] = TlbEntry::EMPTY;
@@ -190,6 +215,18 @@ mod tests {
         tlb.flush();
         assert!(tlb.generation() > before);
         assert_eq!(tlb.execute(true, 0x1000), None);
+    }
+
+    #[test]
+    fn a_large_page_is_forgotten_as_a_whole() {
+        let mut page = [0u8; 4096];
+        let mut tlb = Tlb::default();
+        tlb.insert(false, LinearAddress(0x40_1000), page.as_mut_ptr(), ALL);
+        tlb.note_large_page(LinearAddress(0x40_1000));
+        tlb.flush_page(LinearAddress(0x80_0000));
+        assert!(tlb.read(false, 0x40_1000, 4).is_some());
+        tlb.flush_page(LinearAddress(0x7f_f000));
+        assert_eq!(tlb.read(false, 0x40_1000, 4), None);
     }
 
     #[test]
