@@ -242,11 +242,12 @@ pub(crate) fn check_linear(
 }
 
 /// Writes a stack frame that passed segmentation with the rights of privilege level `cpl`: all of it
-/// or nothing.
+/// or nothing. It is pushed in slots of `slot` bytes, so a page fault is that of the highest slot.
 pub(crate) fn write_frame(
     m: &mut Machine,
     linear: LinearAddress,
     frame: &[u8],
+    slot: usize,
     cpl: u8,
 ) -> Result<(), Exception> {
     if let Some(host) = m.tlb.write(cpl == 3, linear.0, frame.len() as u32) {
@@ -254,7 +255,12 @@ pub(crate) fn write_frame(
         unsafe { host.copy_from_nonoverlapping(frame.as_ptr(), frame.len()) };
         return Ok(());
     }
-    write_linear_bytes(m, linear, frame, Access::data(cpl, true))
+    let access = Access::data(cpl, true);
+    for at in (0..frame.len()).step_by(slot).rev() {
+        let address = LinearAddress(linear.0.wrapping_add(at as u32));
+        check_linear(m, address, slot as u32, access)?;
+    }
+    write_linear_bytes(m, linear, frame, access)
 }
 
 /// Reads a value with supervisor rights: descriptor tables, task state.

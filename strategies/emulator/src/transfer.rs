@@ -95,7 +95,7 @@ impl Stack {
         let bottom = top.wrapping_sub(total) & self.mask();
         if top == 0 || top >= total {
             let linear = self.linear(m, bottom, total, size as u32)?;
-            access::write_frame(m, linear, bytes, self.cpl)?;
+            access::write_frame(m, linear, bytes, size, self.cpl)?;
         } else {
             self.push_around(m, bottom, bytes, size)?;
         }
@@ -113,13 +113,13 @@ impl Stack {
     ) -> Result<(), Exception> {
         let access = crate::paging::Access::data(self.cpl, true);
         let offset = |slot: usize| bottom.wrapping_add((slot * size) as u32) & self.mask();
-        for slot in 0..bytes.len() / size {
+        for slot in (0..bytes.len() / size).rev() {
             let linear = self.linear(m, offset(slot), size as u32, size as u32)?;
             access::check_linear(m, linear, size as u32, access)?;
         }
         for (slot, value) in bytes.chunks(size).enumerate() {
             let linear = LinearAddress(self.segment.base.wrapping_add(offset(slot)));
-            access::write_frame(m, linear, value, self.cpl)?;
+            access::write_frame(m, linear, value, size, self.cpl)?;
         }
         Ok(())
     }
