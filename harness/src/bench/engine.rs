@@ -47,18 +47,32 @@ pub(super) fn run(
 }
 
 /// The targets with what they find here. A peer that is not here is left out: it is no part of what
-/// is compared, and `host.toml` says so. A strategy that is not usable has its rows.
+/// is compared. A strategy that is not usable has its rows.
 fn usable_targets(experiment: &Experiment) -> Vec<(Target, Support)> {
     let targets = experiment.targets.iter().map(|&target| (target, support(target)));
     targets
-        .filter(|(target, support)| match (target, support) {
-            (Target::Peer(id), Support::Missing(why)) => {
-                eprintln!("{} is left out: {why}", id.name());
-                false
+        .filter(|(target, support)| {
+            let why = reason_to_leave_out(experiment, *target, support);
+            if let Some(why) = &why {
+                eprintln!("{} is left out: {why}", target.name());
             }
-            _ => true,
+            why.is_none()
         })
         .collect()
+}
+
+fn reason_to_leave_out(
+    experiment: &Experiment,
+    target: Target,
+    support: &Support,
+) -> Option<String> {
+    match (target, support) {
+        (Target::Strategy(_), _) | (_, Support::Full) => None,
+        (Target::Peer(_), Support::Missing(why)) => Some(why.clone()),
+        (Target::Peer(peer), Support::Qualified(remark)) => experiment
+            .leave_out_slow_peers
+            .then(|| format!("{remark} (--peer {} measures it all the same)", peer.name())),
+    }
 }
 
 /// What a target finds on this host.

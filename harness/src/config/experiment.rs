@@ -32,6 +32,9 @@ pub struct Experiment {
     pub timeout: Duration,
     /// How long the whole may take, about; samples are left out to keep to it, never workloads.
     pub budget: Option<Duration>,
+    /// Whether peers that run here only in a makeshift way (KVM in software) are left out: seconds
+    /// a guest, and seldom right, they would use up any budget.
+    pub leave_out_slow_peers: bool,
     /// What the plots divide by: the name of a target.
     pub baseline: String,
     /// The CPU that guests see.
@@ -43,7 +46,7 @@ pub struct Experiment {
 pub struct Overrides {
     /// Strategies instead of those in the file. Alone, it leaves out the peers as well.
     pub strategies: Option<Vec<String>>,
-    /// Peers instead of those in the file.
+    /// Peers instead of those in the file, and slow ones as well.
     pub peers: Option<Vec<String>>,
     /// Workloads and groups instead of those in the file.
     pub workloads: Option<Vec<String>>,
@@ -63,6 +66,8 @@ struct File {
     sample_time: Option<Spanned<Time>>,
     timeout: Option<Spanned<Time>>,
     budget: Option<Spanned<Time>>,
+    #[serde(default)]
+    leave_out_slow_peers: bool,
     baseline: Option<Spanned<String>>,
     cpu: Option<Spanned<String>>,
 }
@@ -108,6 +113,7 @@ impl Experiment {
         }
         if let Some(names) = &overrides.peers {
             let peers = resolve(names, target::peer).map_err(said)?;
+            self.leave_out_slow_peers = false;
             self.targets.retain(|target| matches!(target, Target::Strategy(_)));
             self.targets.extend(peers.into_iter().map(Target::Peer));
         }
@@ -163,6 +169,9 @@ impl Experiment {
             self.baseline,
             self.cpu,
         );
+        if self.leave_out_slow_peers {
+            text += "leave-out-slow-peers = true\n";
+        }
         if let Some(budget) = self.budget {
             text += &format!("budget = \"{}\"\n", Time(budget));
         }
@@ -206,6 +215,7 @@ impl File {
                 }
                 None => None,
             },
+            leave_out_slow_peers: self.leave_out_slow_peers,
             baseline: String::new(),
             cpu: check(source, "cpu", self.cpu.as_ref(), |name| name.parse())?.unwrap_or_default(),
         })

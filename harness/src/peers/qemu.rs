@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(super) const PROGRAM: &str = "qemu-system-i386";
 
 /// What QEMU's firmware needs before the guest's first instruction, at most.
-const START: Duration = Duration::from_secs(5);
+const START: Duration = Duration::from_secs(3);
 
 /// What QEMU writes when KVM gives up; it then waits for ever.
 const GIVEN_UP: &str = "KVM internal error";
