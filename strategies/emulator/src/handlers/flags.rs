@@ -35,13 +35,17 @@ pub(crate) fn writable<T: Word>(m: &Machine) -> Eflags {
     if T::SIZE == 2 { mask & Eflags::from_bits_retain(0xffff) } else { mask }
 }
 
-/// POPF: what the privilege level may not change silently stays.
+/// POPF: what the privilege level may not change silently stays. With the right to change IF, the
+/// 32-bit form clears VIF and VIP.
 pub(crate) fn popf<T: Word>(m: &mut Machine, _op: &Op) -> Result<(), Exception> {
     check_virtual_8086(m)?;
     let image = stack::pop::<T>(m)?.zero_extend();
     let mask = writable::<T>(m);
     mode::set_flags(m, image, mask);
     m.cpu.flags.set(Eflags::RF, false);
+    if T::SIZE == 4 && mask.contains(Eflags::IF) && !m.cpu.in_virtual_8086_mode() {
+        m.cpu.flags.set(Eflags::VIF | Eflags::VIP, false);
+    }
     m.counters.sensitive += 1;
     Ok(())
 }

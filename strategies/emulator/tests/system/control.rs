@@ -163,7 +163,7 @@ fn popf_in_ring_3_silently_keeps_if_and_iopl() {
     assert_eq!((guest.flags(), guest.get(ESP)), (IF | 0x43, STACK3));
     let mut guest = Guest::new();
     guest.set(ESP, STACK0 - 4);
-    guest.write_u32(STACK0 - 4, u32::MAX & !Eflags::TF.bits());
+    guest.write_u32(STACK0 - 4, !Eflags::TF.bits());
     guest.execute(&[0x9d]);
     let writable = Eflags::WRITABLE - Eflags::TF;
     assert_eq!(guest.flags(), writable.bits() | 2, "VM, RF, VIF and VIP stay clear");

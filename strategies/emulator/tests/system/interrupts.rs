@@ -287,9 +287,10 @@ fn iret_in_ring_3_changes_neither_iopl_nor_if() {
     guest.set(ESP, STACK3 - 12);
     guest.write_u32(STACK3 - 12, CODE);
     guest.write_u32(STACK3 - 8, u32::from(CODE3));
-    guest.write_u32(STACK3 - 4, u32::MAX & !NT);
+    guest.write_u32(STACK3 - 4, !NT);
     guest.execute(&IRETD);
-    let changed = Eflags::WRITABLE - Eflags::IOPL - Eflags::IF - Eflags::NT | Eflags::RF;
+    let kept = Eflags::IOPL | Eflags::IF | Eflags::NT;
+    let changed = (Eflags::WRITABLE - kept) | Eflags::RF;
     assert_eq!(guest.flags(), changed.bits() | 2);
     assert_eq!(guest.cpu.cpl, 3);
 }

@@ -6,6 +6,7 @@
 mod control;
 mod gates;
 mod guest;
+mod hostile;
 mod inspect;
 mod interrupts;
 mod ports;
