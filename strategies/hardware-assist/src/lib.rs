@@ -2,11 +2,11 @@
 //!
 //! KVM runs the guest; everything else is the machine's: the devices (there is no interrupt
 //! controller in the kernel), the clock, and the CPUID. What KVM gives up on, and what a KVM
-//! without hardware behind it is known to get wrong ([`reach`]), the emulator executes
-//! ([`emulation`]), and KVM goes on from there.
+//! without hardware behind it is known to get wrong (`reach`), the emulator executes
+//! (`emulation`), and KVM goes on from there.
 //!
-//! KVM's own types stay in this crate: [`vcpu`] fences its system calls, [`state`] turns its
-//! registers into the machine's and back, [`run`] is the loop.
+//! KVM's own types stay in this crate: `vcpu` fences its system calls, `state` turns its
+//! registers into the machine's and back, `run` is the loop.
 
 mod breakpoints;
 mod cpuid;
