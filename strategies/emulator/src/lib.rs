@@ -25,6 +25,7 @@ mod task;
 mod transfer;
 
 pub use interrupt::deliver_interrupt;
+pub use paging::{Mapping, access as access_page, mapping};
 pub use run::{Emulator, step};
 
 /// What an instruction left the CPU in.

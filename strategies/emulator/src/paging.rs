@@ -12,29 +12,33 @@ use machine::{LinearAddress, Machine, PhysicalAddress};
 pub(crate) struct Access {
     write: bool,
     user: bool,
+    /// Whether accessed and dirty bits are set.
+    marks: bool,
 }
 
 impl Access {
     /// A data access by an instruction at this privilege level.
     pub(crate) fn data(cpl: u8, write: bool) -> Access {
-        Access { write, user: cpl == 3 }
+        Access { write, user: cpl == 3, marks: true }
     }
 
     /// An instruction fetch. Without NX it needs what a read needs.
     pub(crate) fn fetch(cpl: u8) -> Access {
-        Access { write: false, user: cpl == 3 }
+        Access { write: false, user: cpl == 3, marks: true }
     }
 
     /// The CPU's own access to descriptor tables and task state: supervisor rights at any CPL.
     pub(crate) fn system(write: bool) -> Access {
-        Access { write, user: false }
+        Access { write, user: false, marks: true }
     }
 }
 
 /// What a page walk found.
 struct Walk {
     physical: PhysicalAddress,
+    user: bool,
     writable: bool,
+    accessed: bool,
     dirty: bool,
 }
 
@@ -69,10 +73,54 @@ pub(crate) fn translate(
         walk(m, linear, access).inspect_err(|_| m.cpu.cr2 = linear.0)?
     } else {
         let physical = PhysicalAddress(u64::from(linear.0));
-        Walk { physical, writable: true, dirty: true }
+        Walk { physical, user: true, writable: true, accessed: true, dirty: true }
     };
     fill(m, linear, &found, access.user);
     Ok(found.physical)
+}
+
+/// A page as the guest's page tables map it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mapping {
+    /// The physical address that was asked for, or the one behind the linear one.
+    pub physical: PhysicalAddress,
+    /// Whether user accesses are allowed.
+    pub user: bool,
+    /// Whether writes are allowed; CR0.WP clear allows the supervisor's in any case.
+    pub writable: bool,
+    /// Whether the accessed bit is set.
+    pub accessed: bool,
+    /// Whether the dirty bit is set.
+    pub dirty: bool,
+}
+
+impl From<Walk> for Mapping {
+    fn from(walk: Walk) -> Mapping {
+        let Walk { physical, user, writable, accessed, dirty } = walk;
+        Mapping { physical, user, writable, accessed, dirty }
+    }
+}
+
+/// What the guest's page tables say about `linear` now, without any effect; nothing if it is not
+/// mapped. With paging off everything is mapped onto itself.
+pub fn mapping(m: &mut Machine, linear: LinearAddress) -> Option<Mapping> {
+    look(m, linear, Access { write: false, user: false, marks: false })
+}
+
+/// The same for an access at the current privilege level: accessed and dirty bits are set; nothing
+/// if the access is not allowed (the guest is to get a page fault).
+pub fn access(m: &mut Machine, linear: LinearAddress, write: bool) -> Option<Mapping> {
+    let access = Access::data(m.cpu.cpl, write);
+    let found = look(m, linear, access)?;
+    Some(Mapping { accessed: true, dirty: found.dirty || write, ..found })
+}
+
+fn look(m: &mut Machine, linear: LinearAddress, access: Access) -> Option<Mapping> {
+    if !m.cpu.paging() {
+        let physical = PhysicalAddress(u64::from(linear.0));
+        return Some(Mapping { physical, user: true, writable: true, accessed: true, dirty: true });
+    }
+    walk(m, linear, access).ok().map(Mapping::from)
 }
 
 fn fill(m: &mut Machine, linear: LinearAddress, found: &Walk, user: bool) {
@@ -121,7 +169,7 @@ fn walk_legacy(m: &mut Machine, linear: LinearAddress, access: Access) -> Result
         }
         check_rights(m, pde, access)?;
         m.tlb.note_large_page(linear);
-        let dirty = mark32(m, directory, pde, access.write);
+        let dirty = mark32(m, directory, pde, access, access.write);
         let base = pde & 0xffc0_0000 | (pde >> 13 & 0xf) << 32;
         return Ok(found(base | u64::from(linear.0 & 0x3f_ffff), pde, dirty));
     }
@@ -132,8 +180,8 @@ fn walk_legacy(m: &mut Machine, linear: LinearAddress, access: Access) -> Result
     }
     let rights = pde & pte;
     check_rights(m, rights, access)?;
-    mark32(m, directory, pde, false);
-    let dirty = mark32(m, table, pte, access.write);
+    mark32(m, directory, pde, access, false);
+    let dirty = mark32(m, table, pte, access, access.write);
     Ok(found(pte & 0xffff_f000 | u64::from(linear.page_offset()), rights, dirty))
 }
 
@@ -157,7 +205,7 @@ fn walk_pae(m: &mut Machine, linear: LinearAddress, access: Access) -> Result<Wa
     if large {
         check_rights(m, pde, access)?;
         m.tlb.note_large_page(linear);
-        let dirty = mark64(m, directory, pde, access.write);
+        let dirty = mark64(m, directory, pde, access, access.write);
         let base = pde & PAE_ADDRESS & !0x1f_ffff;
         return Ok(found(base | u64::from(linear.0 & 0x1f_ffff), pde, dirty));
     }
@@ -171,8 +219,8 @@ fn walk_pae(m: &mut Machine, linear: LinearAddress, access: Access) -> Result<Wa
     }
     let rights = pde & pte;
     check_rights(m, rights, access)?;
-    mark64(m, directory, pde, false);
-    let dirty = mark64(m, table, pte, access.write);
+    mark64(m, directory, pde, access, false);
+    let dirty = mark64(m, table, pte, access, access.write);
     Ok(found(pte & PAE_ADDRESS | u64::from(linear.page_offset()), rights, dirty))
 }
 
@@ -181,7 +229,10 @@ fn found(physical: u64, rights: u64, dirty: bool) -> Walk {
 }
 
 /// Sets the accessed bit and, for a write, the dirty bit; returns whether the entry is dirty now.
-fn mark32(m: &mut Machine, address: u64, entry: u64, write: bool) -> bool {
+fn mark32(m: &mut Machine, address: u64, entry: u64, access: Access, write: bool) -> bool {
+    if !access.marks {
+        return entry & DIRTY != 0;
+    }
     let marked = entry | ACCESSED | if write { DIRTY } else { 0 };
     if marked != entry {
         crate::access::write_physical(m, PhysicalAddress(address), &(marked as u32).to_le_bytes());
@@ -189,7 +240,10 @@ fn mark32(m: &mut Machine, address: u64, entry: u64, write: bool) -> bool {
     marked & DIRTY != 0
 }
 
-fn mark64(m: &mut Machine, address: u64, entry: u64, write: bool) -> bool {
+fn mark64(m: &mut Machine, address: u64, entry: u64, access: Access, write: bool) -> bool {
+    if !access.marks {
+        return entry & DIRTY != 0;
+    }
     let marked = entry | ACCESSED | if write { DIRTY } else { 0 };
     if marked != entry {
         crate::access::write_physical(m, PhysicalAddress(address), &marked.to_le_bytes());

@@ -40,7 +40,20 @@ pub struct Tlb {
     large: [u64; 16],
     generation: u64,
     bypassed: bool,
+    forgotten: Forgotten,
 }
+
+/// What was forgotten since a window last asked ([`Tlb::take_forgotten`]).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Forgotten {
+    /// Everything.
+    pub all: bool,
+    /// Single pages, by an address in each; those of large pages go as a whole.
+    pub pages: Vec<LinearAddress>,
+}
+
+/// Single pages that are remembered before they count as everything.
+const FORGOTTEN_PAGES: usize = 32;
 
 impl Default for Tlb {
     fn default() -> Tlb {
@@ -51,6 +64,7 @@ impl Default for Tlb {
             large: [0; 16],
             generation: 1,
             bypassed: false,
+            forgotten: Forgotten::default(),
         }
     }
 }
@@ -137,6 +151,7 @@ impl Tlb {
 
     /// Forgets everything.
     pub fn flush(&mut self) {
+        self.forgotten.all = true;
         self.large = [0; 16];
         self.generation += 1;
         for (entries, filled) in self.entries.iter_mut().zip(&mut self.filled) {
@@ -148,6 +163,11 @@ impl Tlb {
 
     /// Forgets the page that holds `address`, however large it is.
     pub fn flush_page(&mut self, address: LinearAddress) {
+        if self.forgotten.pages.len() < FORGOTTEN_PAGES {
+            self.forgotten.pages.push(address);
+        } else {
+            self.forgotten.all = true;
+        }
         if self.is_part_of_large_page(address) {
             return self.flush();
         }
@@ -169,6 +189,12 @@ impl Tlb {
                 }
             }
         }
+    }
+
+    /// What was forgotten since the last call: whoever keeps translations of its own (an address
+    /// window) has to forget it as well.
+    pub fn take_forgotten(&mut self) -> Forgotten {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// Grows whenever something is forgotten: caches that rest on translations compare it.
