@@ -225,7 +225,13 @@ fn walk_pae(m: &mut Machine, linear: LinearAddress, access: Access) -> Result<Wa
 }
 
 fn found(physical: u64, rights: u64, dirty: bool) -> Walk {
-    Walk { physical: PhysicalAddress(physical), writable: rights & WRITABLE != 0, dirty }
+    Walk {
+        physical: PhysicalAddress(physical),
+        user: rights & USER != 0,
+        writable: rights & WRITABLE != 0,
+        accessed: rights & ACCESSED != 0,
+        dirty,
+    }
 }
 
 /// Sets the accessed bit and, for a write, the dirty bit; returns whether the entry is dirty now.

@@ -7,18 +7,28 @@ use crate::exception::Exception;
 use crate::fetch;
 use crate::interrupt;
 use crate::lower::Flow;
+use crate::mode;
 use crate::op::Op;
 use machine::Machine;
 use machine::cpu::{Dr6, Eflags, InterruptShadow};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Executes instructions from decoded blocks, which it keeps.
 ///
 /// The blocks belong to one machine: use an emulator of its own for each. Other engines may run the
 /// same machine in between, as long as they note their writes to watched pages
 /// ([`machine::memory::Memory::note_write`]).
-#[derive(Default)]
 pub struct Emulator {
+    /// Tells this one's decoded code from others' on the same machine.
+    id: u64,
     blocks: BlockCache,
+}
+
+impl Default for Emulator {
+    fn default() -> Emulator {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        Emulator { id: IDS.fetch_add(1, Ordering::Relaxed), blocks: BlockCache::default() }
+    }
 }
 
 impl Emulator {
@@ -36,6 +46,8 @@ impl Emulator {
         if m.cpu.halted {
             return Outcome::Halted;
         }
+        // The CPU's state may be another engine's work, or new.
+        mode::update(m);
         let end = m.counters.instructions.saturating_add(count);
         let before = m.counters.instructions;
         let outcome = self.run_until(m, end);
@@ -45,6 +57,12 @@ impl Emulator {
     }
 
     fn run_until(&mut self, m: &mut Machine, end: u64) -> Outcome {
+        // The host or another engine may have written code since the last run.
+        if m.memory.own_code(self.id) {
+            self.blocks.take_code_writes(m);
+        } else {
+            self.blocks.clear(m);
+        }
         loop {
             let outcome = self.run_block(m, end);
             if m.memory.code_was_written() {
@@ -126,6 +144,7 @@ pub fn step(m: &mut Machine) -> Outcome {
     if m.cpu.halted {
         return Outcome::Halted;
     }
+    mode::update(m);
     let outcome = step_from_memory(m);
     m.clock().retire(1);
     crate::float::leave(m);

@@ -164,13 +164,29 @@ impl CompatibilityMode {
         state: &mut NativeState,
         limit: Duration,
     ) -> Result<NativeExit, Error> {
-        self.watchdog.arm(limit.max(Duration::from_nanos(1)))?;
+        self.set_timer(limit)?;
         // SAFETY: the caller's promise is the same.
         let exit = unsafe { self.run(state) };
-        self.watchdog.arm(Duration::ZERO)?;
-        // It may have fired after the exit.
-        self.area.kicked.store(0, Ordering::Relaxed);
+        self.clear_timer()?;
         exit
+    }
+
+    /// Lets a timer end the stay, or the next one, `time` from now; the exit is SIGALRM.
+    ///
+    /// # Errors
+    /// When the host refuses the timer.
+    pub fn set_timer(&mut self, time: Duration) -> Result<(), Error> {
+        self.watchdog.arm(time.max(Duration::from_nanos(1)))
+    }
+
+    /// Stops the timer; if it has fired since the last stay, that is forgotten.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn clear_timer(&mut self) -> Result<(), Error> {
+        self.watchdog.arm(Duration::ZERO)?;
+        self.area.kicked.store(0, Ordering::Relaxed);
+        Ok(())
     }
 
     fn load(&mut self, state: &NativeState) {

@@ -12,6 +12,7 @@ pub mod low_memory;
 mod signals;
 mod thread_setup;
 mod watchdog;
+pub mod window;
 mod world_switch;
 
 pub use error::Error;

@@ -17,7 +17,7 @@ pub enum Protection {
 }
 
 impl Protection {
-    fn flags(self) -> libc::c_int {
+    pub(crate) fn flags(self) -> libc::c_int {
         match self {
             Protection::None => libc::PROT_NONE,
             Protection::Read => libc::PROT_READ | libc::PROT_EXEC,

@@ -4,9 +4,6 @@
 //! have as well: requests and interrupts from outside, HLT, limits, and the counts of exits. For an
 //! interpreter an exit is what would leave the guest under any other strategy.
 
-mod counts;
-
-use counts::exits_since;
 use emulator::{Emulator, Outcome};
 use machine::Machine;
 use std::time::{Duration, Instant};
@@ -83,7 +80,7 @@ impl Strategy for Interpretation {
     fn run(&mut self, machine: &mut Machine, limit: &Limit) -> Result<Stop, Error> {
         let before = machine.counters;
         let stop = self.run_guest(machine, limit);
-        exits_since(&before, &machine.counters, &mut self.exits);
+        self.exits.add_counters(&before, &machine.counters);
         Ok(stop)
     }
 

@@ -55,6 +55,7 @@ pub struct Memory {
     watched: Vec<u64>,
     code_writes: Vec<CodeWrite>,
     executing: std::ops::Range<u64>,
+    code_owner: u64,
 }
 
 // SAFETY: `base` points into the mapping that `guest` owns, which is not tied to a thread.
@@ -67,10 +68,16 @@ impl Memory {
     /// # Errors
     /// When a size makes no sense or the host gives no memory.
     pub fn new(ram_bytes: u64, rom: &[u8]) -> Result<Memory, Error> {
+        let memory = Memory::blank(ram_bytes, (rom.len() as u64).next_multiple_of(PAGE))?;
+        memory.place_rom(rom)?;
+        Ok(memory)
+    }
+
+    /// Zeroed RAM and a zeroed ROM, of whole pages.
+    pub(crate) fn blank(ram_bytes: u64, rom_bytes: u64) -> Result<Memory, Error> {
         if !ram_bytes.is_multiple_of(PAGE) || !(1 << 20..=MAX_RAM).contains(&ram_bytes) {
             return Err(Error::MemorySize { bytes: ram_bytes });
         }
-        let rom_bytes = (rom.len() as u64).next_multiple_of(PAGE);
         let host = |error: &dyn std::fmt::Display| Error::HostMemory(error.to_string());
         let file = memfd_create("ringside-guest", MemfdFlags::CLOEXEC).map_err(|e| host(&e))?;
         ftruncate(&file, ram_bytes + rom_bytes).map_err(|e| host(&e))?;
@@ -87,7 +94,7 @@ impl Memory {
         let guest = GuestMemoryMmap::from_ranges_with_files(&ranges).map_err(|e| host(&e))?;
         let base = guest.get_host_address(GuestAddress(0)).map_err(|e| host(&e))?;
         let pages = (ram_bytes / PAGE) as usize;
-        let memory = Memory {
+        Ok(Memory {
             guest,
             file,
             base,
@@ -96,9 +103,8 @@ impl Memory {
             watched: vec![0; pages.div_ceil(64)],
             code_writes: Vec::new(),
             executing: 0..0,
-        };
-        memory.place_rom(rom)?;
-        Ok(memory)
+            code_owner: 0,
+        })
     }
 
     fn place_rom(&self, rom: &[u8]) -> Result<(), Error> {
@@ -118,6 +124,25 @@ impl Memory {
     #[must_use]
     pub fn ram_bytes(&self) -> u64 {
         self.ram_bytes
+    }
+
+    /// Bytes of ROM, in whole pages.
+    pub(crate) fn rom_bytes(&self) -> u64 {
+        self.rom_bytes
+    }
+
+    /// Bytes of the file: RAM, then ROM.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.ram_bytes + self.rom_bytes
+    }
+
+    /// The physical address of what lies at an offset of the file.
+    pub(crate) fn address_of(&self, offset: u64) -> PhysicalAddress {
+        if offset < self.ram_bytes {
+            PhysicalAddress(offset)
+        } else {
+            PhysicalAddress(FOUR_GIB - self.rom_bytes + (offset - self.ram_bytes))
+        }
     }
 
     /// The same memory as rust-vmm's crates see it, read-only parts included.
@@ -260,6 +285,24 @@ impl Memory {
         let mut bytes = [0xff; 8];
         self.read(address, &mut bytes);
         u64::from_le_bytes(bytes)
+    }
+
+    /// Makes `owner` (any number but 0) the one whose decoded code is watched. False when it was not
+    /// so before: what it has decoded may have changed unseen, and is to be dropped.
+    pub fn own_code(&mut self, owner: u64) -> bool {
+        if self.code_owner == owner {
+            return true;
+        }
+        self.forget_code();
+        self.code_owner = owner;
+        false
+    }
+
+    /// Ends every watch: from now on nobody's decoded code holds.
+    pub fn forget_code(&mut self) {
+        self.watched.fill(0);
+        self.code_writes.clear();
+        self.code_owner = 0;
     }
 
     /// Starts to watch a page of RAM because code from it was decoded, translated or patched.

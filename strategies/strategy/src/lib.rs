@@ -1,6 +1,7 @@
 //! What every way of virtualizing the CPU has in common: the trait, its limits and stops, the list
 //! of exit kinds, and what a host supports.
 
+mod counters;
 mod exits;
 mod id;
 mod limit;

@@ -1,0 +1,243 @@
+//! The run loop: native stays, exits, and what the emulator runs in between.
+
+use crate::exit::Exit;
+use crate::segments::ShadowSegments;
+use crate::shadow::{Shadow, Touch};
+use crate::world;
+use emulator::{Emulator, Outcome};
+use host::compatibility::CompatibilityMode;
+use machine::Machine;
+use machine::cpu::Cr0;
+use std::time::{Duration, Instant};
+use strategy::{Error, ExitCounts, ExitKind, Limit, Stop, StrategyId, Support};
+
+/// Between two looks at the machine while the guest stays in its own code.
+const GLANCE: Duration = Duration::from_micros(500);
+/// The longest sleep in HLT between two looks at the limit.
+const LONGEST_WAIT: Duration = Duration::from_millis(10);
+/// Instructions that the emulator runs at once where nothing can run natively.
+const EMULATED_SLICE: u64 = 1024;
+/// What an instruction limit counts a native stay as, for each microsecond: the guest's speed is
+/// the host's.
+const INSTRUCTIONS_PER_MICROSECOND: u64 = 1000;
+
+/// Runs guests natively in ring 3.
+pub struct Engine {
+    id: StrategyId,
+    shadow: Option<Shadow>,
+    segments: ShadowSegments,
+    emulator: Emulator,
+    exits: ExitCounts,
+}
+
+/// Whether this host can run guests so.
+#[must_use]
+pub fn support() -> Support {
+    match CompatibilityMode::new() {
+        Ok(_) => Support::Full,
+        Err(error) => Support::Missing(error.to_string()),
+    }
+}
+
+/// One call of [`Engine::run`].
+struct Stint<'a> {
+    mode: CompatibilityMode,
+    limit: &'a Limit,
+    spent: u64,
+}
+
+impl Engine {
+    /// An engine for the strategy `id`.
+    #[must_use]
+    pub fn new(id: StrategyId) -> Engine {
+        Engine {
+            id,
+            shadow: None,
+            segments: ShadowSegments::default(),
+            emulator: Emulator::new(),
+            exits: ExitCounts::default(),
+        }
+    }
+
+    /// Exits by kind.
+    #[must_use]
+    pub fn exits(&self) -> &ExitCounts {
+        &self.exits
+    }
+
+    /// Runs the guest; see [`strategy::Strategy::run`].
+    ///
+    /// # Errors
+    /// When the host fails.
+    pub fn run(&mut self, m: &mut Machine, limit: &Limit) -> Result<Stop, Error> {
+        let mode = CompatibilityMode::new().map_err(|error| self.failure(error))?;
+        let mut stint = Stint { mode, limit, spent: 0 };
+        // Another engine may have run the machine since: what the window shows may be old.
+        match &mut self.shadow {
+            Some(shadow) => shadow.clear(),
+            None => Shadow::new().map(|shadow| self.shadow = Some(shadow)),
+        }
+        .map_err(|error| self.failure(error))?;
+        m.tlb.take_forgotten();
+        m.memory.forget_code();
+        let before = m.counters;
+        let stop = self.run_guest(m, &mut stint);
+        self.exits.add_counters(&before, &m.counters);
+        stop
+    }
+
+    fn failure(&self, error: host::Error) -> Error {
+        match error {
+            host::Error::Host { what, source } => Error::Host { what, source },
+            other => Error::Unsupported { strategy: self.id, reason: other.to_string() },
+        }
+    }
+
+    fn run_guest(&mut self, m: &mut Machine, stint: &mut Stint<'_>) -> Result<Stop, Error> {
+        loop {
+            if let Some(request) = m.service() {
+                return Ok(request.into());
+            }
+            if m.interrupt_requested() && m.cpu.interruptible() {
+                let vector = m.acknowledge_interrupt();
+                if emulator::deliver_interrupt(m, vector) == Outcome::Shutdown {
+                    return Ok(Stop::TripleFault);
+                }
+            }
+            if stint.is_over() {
+                return Ok(Stop::Limit);
+            }
+            let outcome = if m.cpu.halted {
+                Outcome::Halted
+            } else if world::can_stay(m) {
+                self.stay(m, stint)?
+            } else {
+                self.emulate(m, stint)?
+            };
+            match outcome {
+                Outcome::Continue => {}
+                Outcome::Shutdown => return Ok(Stop::TripleFault),
+                Outcome::Halted if m.cpu.interruptible() => self.wait(m, stint),
+                Outcome::Halted => return Ok(Stop::Halted),
+            }
+        }
+    }
+
+    fn wait(&mut self, m: &mut Machine, stint: &Stint<'_>) {
+        if !m.interrupt_requested() {
+            self.exits.count(ExitKind::Host);
+            m.wait_for_event(stint.left().min(LONGEST_WAIT));
+        }
+    }
+
+    /// Native stays and the exits between them, until the machine has to be looked at.
+    fn stay(&mut self, m: &mut Machine, stint: &mut Stint<'_>) -> Result<Outcome, Error> {
+        let glance = glance(m, stint);
+        let start = Instant::now();
+        stint.mode.set_timer(glance).map_err(|error| self.failure(error))?;
+        let outcome = self.stay_until(m, stint);
+        stint.mode.clear_timer().map_err(|error| self.failure(error))?;
+        let spent = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        stint.spent = stint.spent.saturating_add((spent + 1) * INSTRUCTIONS_PER_MICROSECOND);
+        outcome
+    }
+
+    fn stay_until(&mut self, m: &mut Machine, stint: &mut Stint<'_>) -> Result<Outcome, Error> {
+        loop {
+            self.prepare(m).map_err(|error| self.failure(error))?;
+            let exit = world::stay(m, &mut stint.mode, &mut self.segments);
+            let exit = exit.map_err(|error| self.failure(error))?;
+            let outcome = match Exit::of(&exit) {
+                Exit::Timer => {
+                    self.exits.count(ExitKind::Host);
+                    return Ok(Outcome::Continue);
+                }
+                Exit::Page { address, write } => self.touch(m, address, write)?,
+                Exit::Instruction { back } => {
+                    m.cpu.eip = m.cpu.eip.wrapping_sub(back);
+                    self.step(m)
+                }
+                Exit::Unexpected => {
+                    let what = format!("signal {}, trap {} in guest code", exit.signal, exit.trap);
+                    let address = m.cpu.instruction_address();
+                    return Err(Error::Hypervisor { what, address });
+                }
+            };
+            let due = m.signals().attention() || m.interrupt_requested() && m.cpu.interruptible();
+            if outcome != Outcome::Continue || due || !world::can_stay(m) {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Brings the window up to date with flushes and privilege.
+    fn prepare(&mut self, m: &mut Machine) -> Result<(), host::Error> {
+        let Some(shadow) = &mut self.shadow else { return Ok(()) };
+        shadow.follow_flushes(m)?;
+        shadow.set_privilege(m.cpu.cpl == 3)
+    }
+
+    fn touch(&mut self, m: &mut Machine, address: u32, write: bool) -> Result<Outcome, Error> {
+        let touched = match &mut self.shadow {
+            Some(shadow) => shadow.touch(m, address, write),
+            None => Ok(Touch::Emulate),
+        };
+        Ok(match touched.map_err(|error| self.failure(error))? {
+            Touch::Mapped => {
+                self.exits.count(ExitKind::HiddenPageFault);
+                Outcome::Continue
+            }
+            Touch::Emulate => self.step(m),
+        })
+    }
+
+    /// Lets the emulator execute one instruction.
+    fn step(&mut self, m: &mut Machine) -> Outcome {
+        let before = m.counters;
+        let outcome = emulator::step(m);
+        if !ExitCounts::have_kind(&before, &m.counters) {
+            self.exits.count(ExitKind::Emulation);
+        }
+        outcome
+    }
+
+    /// Runs what cannot run natively.
+    fn emulate(&mut self, m: &mut Machine, stint: &mut Stint<'_>) -> Result<Outcome, Error> {
+        let before = m.counters.instructions;
+        let lasting = !m.cpu.in_protected_mode() || m.cpu.cr0.intersects(Cr0::EM | Cr0::TS);
+        let outcome = if lasting {
+            let outcome = self.emulator.run(m, EMULATED_SLICE);
+            // Native code writes to its pages unseen.
+            m.memory.forget_code();
+            outcome
+        } else {
+            emulator::step(m)
+        };
+        self.exits.count(ExitKind::Emulation);
+        stint.spent = stint.spent.saturating_add(m.counters.instructions - before);
+        Ok(outcome)
+    }
+}
+
+impl Stint<'_> {
+    fn is_over(&self) -> bool {
+        self.limit.instructions.is_some_and(|count| self.spent >= count)
+            || self.limit.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn left(&self) -> Duration {
+        let now = Instant::now();
+        let left = |deadline: Instant| deadline.saturating_duration_since(now);
+        self.limit.deadline.map_or(Duration::MAX, left)
+    }
+}
+
+/// How long the guest may stay before the machine has to be looked at.
+fn glance(m: &Machine, stint: &Stint<'_>) -> Duration {
+    let event = m.next_event().map_or(GLANCE, |at| m.clock().until(at));
+    let count = stint.limit.instructions.map_or(GLANCE, |count| {
+        let left = count.saturating_sub(stint.spent) / INSTRUCTIONS_PER_MICROSECOND;
+        Duration::from_micros(left)
+    });
+    event.min(count).min(stint.left()).clamp(Duration::from_micros(2), GLANCE)
+}

@@ -1,0 +1,100 @@
+//! The guest's segments as LDT descriptors with DPL 3.
+//!
+//! A guest register that holds selector 0x10 with some base and limit becomes a host register with
+//! the selector of an LDT entry of that base and limit. Guest code that reads a segment register
+//! sees that selector: this is one of the things that direct execution cannot hide. One that it
+//! merely saves and loads back (PUSH DS, POP DS) finds its way here again, because the table knows
+//! which guest segment each of its entries stands for.
+
+use host::ldt::{LdtEntry, SegmentDescriptor, SegmentKind};
+use machine::cpu::{Segment, SegmentRegister, access};
+
+/// Entries that are kept; more distinct segments make the table start anew.
+const MOST: usize = 1024;
+
+struct Shadow {
+    segment: Segment,
+    entry: LdtEntry,
+}
+
+/// The table of shadow descriptors.
+#[derive(Default)]
+pub(crate) struct ShadowSegments {
+    shadows: Vec<Shadow>,
+    /// The selectors of the registers when the guest was last entered.
+    entered: [u16; 6],
+}
+
+impl ShadowSegments {
+    /// The host selectors for the guest's six segment registers.
+    pub(crate) fn selectors(&mut self, segments: &[Segment; 6]) -> Result<[u16; 6], host::Error> {
+        if self.shadows.len() > MOST {
+            self.shadows.clear();
+        }
+        let mut selectors = [0; 6];
+        for (selector, segment) in selectors.iter_mut().zip(segments) {
+            *selector = self.selector(segment)?;
+        }
+        self.entered = selectors;
+        Ok(selectors)
+    }
+
+    fn selector(&mut self, segment: &Segment) -> Result<u16, host::Error> {
+        let Some(descriptor) = descriptor(segment) else { return Ok(0) };
+        if let Some(known) = self.shadows.iter().find(|shadow| shadow.segment == *segment) {
+            return Ok(known.entry.selector());
+        }
+        let entry = LdtEntry::new(descriptor)?;
+        let selector = entry.selector();
+        self.shadows.push(Shadow { segment: *segment, entry });
+        Ok(selector)
+    }
+
+    /// The guest's segment behind a register that now holds `selector`, if the guest loaded it
+    /// without a trap; nothing if it is as it was on entry.
+    pub(crate) fn loaded(&self, register: SegmentRegister, selector: u16) -> Option<Loaded> {
+        if self.entered[register as usize] == selector {
+            return None;
+        }
+        if selector & !3 == 0 {
+            return Some(Loaded::Known(Segment::null(selector)));
+        }
+        let same = |shadow: &&Shadow| shadow.entry.selector() | 3 == selector | 3;
+        match self.shadows.iter().find(same) {
+            Some(shadow) => Some(Loaded::Known(shadow.segment)),
+            None => Some(Loaded::Foreign(selector)),
+        }
+    }
+}
+
+/// What a segment register was loaded with, without a trap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Loaded {
+    /// A null selector, or one of ours.
+    Known(Segment),
+    /// One of the host's own selectors, which mean something else to the guest.
+    Foreign(u16),
+}
+
+/// The LDT descriptor that behaves as `segment` does; nothing for an unusable one.
+fn descriptor(segment: &Segment) -> Option<SegmentDescriptor> {
+    if !segment.has(access::PRESENT | access::NOT_SYSTEM) {
+        return None;
+    }
+    let kind = match (segment.is_code(), segment.is_expand_down()) {
+        (true, _) if segment.has(access::READABLE) => SegmentKind::Code,
+        (true, _) => SegmentKind::ExecuteOnlyCode,
+        (false, true) => SegmentKind::ExpandDown,
+        (false, false) if segment.has(access::WRITABLE) => SegmentKind::Data,
+        (false, false) => SegmentKind::ReadOnlyData,
+    };
+    let is_32bit = segment.is_32bit();
+    Some(SegmentDescriptor { base: segment.base, limit: segment.limit, kind, is_32bit })
+}
+
+/// Whether the LDT can express this segment: the kernel has no read-only expand-down data, and a
+/// limit above 1 MiB counts pages.
+pub(crate) fn is_expressible(segment: &Segment) -> bool {
+    let whole_pages = segment.limit <= 0xf_ffff || segment.limit & 0xfff == 0xfff;
+    whole_pages && (!segment.is_expand_down() || segment.has(access::WRITABLE))
+}

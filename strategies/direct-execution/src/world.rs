@@ -1,0 +1,107 @@
+//! One stay in the guest: its state onto the host's CPU, and back.
+
+use crate::segments::{Loaded, ShadowSegments};
+use host::compatibility::{CompatibilityMode, NativeExit, NativeState, Selectors};
+use machine::Machine;
+use machine::cpu::{Cr0, Descriptor, Eflags, Segment, SegmentRegister, register};
+use machine::{LinearAddress, Selector};
+
+/// The flags that guest code can change at CPL 3; the others stay as the machine has them.
+const NATIVE_FLAGS: Eflags = Eflags::ARITHMETIC
+    .union(Eflags::DF)
+    .union(Eflags::NT)
+    .union(Eflags::AC)
+    .union(Eflags::ID);
+
+/// Runs the guest's own code until something traps or `mode`'s timer fires.
+pub(crate) fn stay(
+    m: &mut Machine,
+    mode: &mut CompatibilityMode,
+    segments: &mut ShadowSegments,
+) -> Result<NativeExit, host::Error> {
+    let selectors = segments.selectors(&m.cpu.segments)?;
+    let mut state = NativeState {
+        registers: m.cpu.registers,
+        eip: m.cpu.eip,
+        eflags: m.cpu.flags.bits(),
+        selectors: arrange(selectors),
+        fpu: std::mem::take(&mut m.cpu.fpu),
+    };
+    // SAFETY: below 4 GiB there is nothing but the window, into which no Rust reference points.
+    // Guest code can leave 32-bit mode through the host's selectors: that is what the sandbox of
+    // the process is for.
+    let exit = unsafe { mode.run(&mut state) };
+    m.cpu.fpu = state.fpu;
+    let exit = exit?;
+    let upper = m.cpu.registers[register::ESP] & 0xffff_0000;
+    m.cpu.registers = state.registers;
+    if !m.cpu.segment(SegmentRegister::Ss).is_32bit() {
+        // The world switch does not load the upper half with a 16-bit stack.
+        m.cpu.registers[register::ESP] = upper | state.registers[register::ESP] & 0xffff;
+    }
+    m.cpu.eip = state.eip;
+    m.cpu.flags.merge(state.eflags, NATIVE_FLAGS);
+    take_segments(m, segments, &state.selectors);
+    Ok(exit)
+}
+
+/// From encoding order to the host's structure.
+fn arrange([es, cs, ss, ds, fs, gs]: [u16; 6]) -> Selectors {
+    Selectors { cs, ss, ds, es, fs, gs }
+}
+
+/// Takes over segment registers that the guest loaded without a trap.
+fn take_segments(m: &mut Machine, segments: &ShadowSegments, now: &Selectors) {
+    let now = [now.es, now.cs, now.ss, now.ds, now.fs, now.gs];
+    for (register, selector) in SegmentRegister::ALL.into_iter().zip(now) {
+        match segments.loaded(register, selector) {
+            None => {}
+            Some(Loaded::Known(segment)) => *m.cpu.segment_mut(register) = segment,
+            Some(Loaded::Foreign(selector)) => {
+                *m.cpu.segment_mut(register) = from_guest_tables(m, Selector(selector));
+            }
+        }
+    }
+}
+
+/// What the guest's own tables say about a selector that the host's CPU took for its own. The guest
+/// has gone wrong already; the machine must be left in a state that exists.
+fn from_guest_tables(m: &mut Machine, selector: Selector) -> Segment {
+    let (base, limit) = if selector.is_local() {
+        (m.cpu.ldtr.base, m.cpu.ldtr.limit)
+    } else {
+        (m.cpu.gdtr.base, u32::from(m.cpu.gdtr.limit))
+    };
+    let null = Segment::null(selector.0 & 3);
+    if selector.table_offset().saturating_add(7) > limit {
+        return null;
+    }
+    let address = base.wrapping_add(selector.table_offset());
+    let mut bytes = [0; 8];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        let linear = LinearAddress(address.wrapping_add(at as u32));
+        let Some(found) = emulator::mapping(m, linear) else { return null };
+        if !m.memory.read(found.physical, std::slice::from_mut(byte)) {
+            return null;
+        }
+    }
+    Descriptor(u64::from_le_bytes(bytes)).to_segment(selector)
+}
+
+/// Whether the CPU's state can be put onto the host's CPU: protected mode, segments that the LDT can
+/// express, nothing that has to be done instruction by instruction, and no FPU trap (which ring 3
+/// cannot arrange).
+pub(crate) fn can_stay(m: &Machine) -> bool {
+    let cpu = &m.cpu;
+    let stack = cpu.segment(SegmentRegister::Ss);
+    cpu.in_protected_mode()
+        && !cpu.halted
+        && !cpu.flags.single_steps()
+        && cpu.interrupt_shadow == machine::cpu::InterruptShadow::None
+        && cpu.pending_debug == 0
+        && cpu.debug[7] & machine::cpu::Dr7::ENABLED == 0
+        && !cpu.cr0.intersects(Cr0::EM | Cr0::TS)
+        && stack.is_usable()
+        && stack.is_32bit()
+        && cpu.segments.iter().all(crate::segments::is_expressible)
+}
