@@ -200,13 +200,24 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 /// The last lines of an error output that say anything, in one line of bounded length.
 #[must_use]
 pub fn last_words(errors: &str) -> String {
-    let lines: Vec<&str> = errors
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty() && !l.starts_with("note:"))
-        .collect();
-    let from = lines.len().saturating_sub(3);
-    lines[from..].join("; ").chars().take(400).collect()
+    let lines = telling_lines(errors);
+    joined_lines(&lines[lines.len().saturating_sub(3)..])
+}
+
+/// The first lines of an error output that say anything, for programs that then dump registers.
+#[must_use]
+pub fn first_words(errors: &str) -> String {
+    let lines = telling_lines(errors);
+    joined_lines(&lines[..lines.len().min(2)])
+}
+
+fn telling_lines(errors: &str) -> Vec<&str> {
+    let lines = errors.lines().map(str::trim);
+    lines.filter(|line| !line.is_empty() && !line.starts_with("note:")).collect()
+}
+
+fn joined_lines(lines: &[&str]) -> String {
+    lines.join("; ").chars().take(400).collect()
 }
 
 #[cfg(test)]

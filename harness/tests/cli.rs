@@ -3,7 +3,7 @@
 use ringside::config::{Kind, Vm, VmOptions};
 use ringside::records::{SampleRow, read};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -319,7 +319,7 @@ fn the_command_line_changes_what_a_file_says() {
         VmOptions { memory: Some("32M".into()), append: Some("".into()), ..Default::default() };
     let vm = Vm::load(Some(&folder.path().join("vm.toml")), &options).unwrap();
     assert_eq!((vm.memory_bytes, vm.append.as_str(), vm.kind), (32 << 20, "", Kind::Flat16));
-    assert_eq!(vm.kernel, Some(PathBuf::from(folder.path().join("vm.toml"))));
+    assert_eq!(vm.kernel, Some(folder.path().join("vm.toml")));
 }
 
 fn workload(name: &str) -> Vec<u8> {

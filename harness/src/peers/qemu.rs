@@ -103,21 +103,21 @@ const ABSENT: &[&str] =
     &["vme", "mce", "apic", "sep", "mtrr", "mca", "pse36", "clflush", "acpi", "ss", "pni", "cx16"];
 
 fn end(finished: &Finished) -> End {
-    let last_words = || process::last_words(&finished.errors);
+    let words = || process::first_words(&finished.errors);
     match finished.ending {
         Ending::TimedOut => End::Timeout,
         Ending::Stopped => End::Interrupted,
-        Ending::Fatal => End::Died(last_words()),
+        Ending::Fatal => End::Died(words()),
         // isa-debug-exit: an odd status comes from the guest, 1 from QEMU's own errors as well,
         // which QEMU does not keep apart; those say something.
         Ending::Itself(status) => match status.code() {
             Some(code) if code & 1 == 1 && finished.errors.is_empty() => {
                 End::Exit((code >> 1) as u8)
             }
-            Some(1) if finished.output.is_empty() => End::Died(format!("QEMU: {}", last_words())),
+            Some(1) if finished.output.is_empty() => End::Died(format!("QEMU: {}", words())),
             Some(code) if code & 1 == 1 => End::Exit((code >> 1) as u8),
             Some(0) => End::Died("the guest reset itself (a triple fault, perhaps)".to_owned()),
-            _ => End::Died(format!("QEMU: {}: {}", process::in_words(status), last_words())),
+            _ => End::Died(format!("QEMU: {}: {}", process::in_words(status), words())),
         },
     }
 }

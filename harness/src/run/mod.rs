@@ -1,6 +1,6 @@
 //! `ringside run`: a virtual machine with its serial port on the terminal.
 //!
-//! The guest runs in a process of its own ([`vm_worker`]); this one holds the terminal, so that it
+//! The guest runs in a process of its own (`vm_worker`); this one holds the terminal, so that it
 //! is restored even when a guest takes its monitor down.
 
 mod terminal;
