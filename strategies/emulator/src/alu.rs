@@ -46,10 +46,10 @@ pub(crate) trait Word: Copy + Eq + Default + 'static {
     fn mul(self, other: Self, flags: u16) -> (Self, Self, u16);
     /// IMUL with one operand: low half, high half, flags.
     fn imul(self, other: Self, flags: u16) -> (Self, Self, u16);
-    /// DIV of `high:low`: quotient and remainder; `None` for #DE.
-    fn div(low: Self, high: Self, divisor: Self) -> Option<(Self, Self)>;
-    /// IDIV of `high:low`: quotient and remainder; `None` for #DE.
-    fn idiv(low: Self, high: Self, divisor: Self) -> Option<(Self, Self)>;
+    /// DIV of `high:low`: quotient, remainder, flags; `None` for #DE.
+    fn div(low: Self, high: Self, divisor: Self, flags: u16) -> Option<(Self, Self, u16)>;
+    /// IDIV of `high:low`: quotient, remainder, flags; `None` for #DE.
+    fn idiv(low: Self, high: Self, divisor: Self, flags: u16) -> Option<(Self, Self, u16)>;
 }
 
 /// What exists for 16 and 32 bits only.
@@ -184,25 +184,61 @@ macro_rules! wide_products {
     )*};
 }
 
-macro_rules! divisions {
-    ($wide:ty, $signed:ty, $signed_wide:ty) => {
+/// Whether a quotient exists and fits in `bits` bits as a signed number; IDIV raises #DE otherwise.
+fn quotient_fits(dividend: i64, divisor: i64, bits: u32) -> bool {
+    let unused = 64 - bits;
+    dividend.checked_div(divisor).is_some_and(|quotient| quotient << unused >> unused == quotient)
+}
+
+/// DIV and IDIV of 16 or 32 bits, once they are known not to raise #DE.
+macro_rules! wide_divisions {
+    ($size:literal, $accumulator:literal, $high:tt, $wide:ty, $signed:ty, $signed_wide:ty) => {
         #[inline]
-        fn div(low: Self, high: Self, divisor: Self) -> Option<(Self, Self)> {
-            let dividend = <$wide>::from(high) << <Self as Word>::BITS | <$wide>::from(low);
-            let divisor = <$wide>::from(divisor);
-            let quotient = dividend.checked_div(divisor)?;
-            Some((Self::try_from(quotient).ok()?, (dividend % divisor) as Self))
+        fn div(low: Self, high: Self, divisor: Self, flags: u16) -> Option<(Self, Self, u16)> {
+            // A quotient that fits, and a divisor other than 0.
+            (high < divisor)
+                .then(|| wide_divisions!(@run "div", $size, $accumulator, $high, low, high, divisor, flags))
         }
 
         #[inline]
-        fn idiv(low: Self, high: Self, divisor: Self) -> Option<(Self, Self)> {
-            let dividend =
-                (<$wide>::from(high) << <Self as Word>::BITS | <$wide>::from(low)) as $signed_wide;
-            let divisor = <$signed_wide>::from(divisor as $signed);
-            let quotient = <$signed>::try_from(dividend.checked_div(divisor)?).ok()?;
-            Some((quotient as Self, (dividend % divisor) as Self))
+        fn idiv(low: Self, high: Self, divisor: Self, flags: u16) -> Option<(Self, Self, u16)> {
+            let dividend = <$wide>::from(high) << <Self as Word>::BITS | <$wide>::from(low);
+            let (wide, by) = (i64::from(dividend as $signed_wide), i64::from(divisor as $signed));
+            quotient_fits(wide, by, <Self as Word>::BITS)
+                .then(|| wide_divisions!(@run "idiv", $size, $accumulator, $high, low, high, divisor, flags))
         }
     };
+    (@run $name:literal, $size:literal, $accumulator:literal, $high:tt,
+        $low:ident, $upper:ident, $divisor:ident, $flags:ident) => {{
+        let (quotient, remainder, after);
+        // SAFETY: only registers and RFLAGS, which asm blocks may change, are used, and the
+        // caller has made sure that the division does not fault.
+        unsafe {
+            asm!("add al, 0x7f", "sahf", concat!("mov ", $accumulator, ", {a", $size, "}"),
+                concat!($name, " {b", $size, "}"),
+                concat!("mov {a", $size, "}, ", $accumulator), "lahf", "seto al",
+                a = inout(reg) $low => quotient, b = in(reg) $divisor,
+                inout($high) $upper => remainder, inout("ax") $flags => after,
+                options(pure, nomem, nostack));
+        }
+        (quotient, remainder, after)
+    }};
+}
+
+/// DIV and IDIV of AX, once they are known not to raise #DE.
+macro_rules! byte_division {
+    ($name:literal, $low:ident, $high:ident, $divisor:ident, $flags:ident) => {{
+        let mut pair = u16::from($high) << 8 | u16::from($low);
+        let after: u16;
+        // SAFETY: as in `wide_divisions`.
+        unsafe {
+            asm!("add al, 0x7f", "sahf", "mov ax, {p:x}", concat!($name, " {b}"),
+                "mov {p:x}, ax", "lahf", "seto al",
+                p = inout(reg) pair, b = in(reg_byte) $divisor, inout("ax") $flags => after,
+                options(pure, nomem, nostack));
+        }
+        (pair as u8, (pair >> 8) as u8, after)
+    }};
 }
 
 macro_rules! every_size {
@@ -243,7 +279,7 @@ macro_rules! wide_word {
 impl Word for u32 {
     every_size!(reg, ":e", i32);
     wide_products!(":e", "eax", "edx", mul imul);
-    divisions!(u64, i32, i64);
+    wide_divisions!(":e", "eax", "edx", u64, i32, i64);
 
     #[inline(always)]
     fn register(registers: &[u32; 8], number: u8) -> u32 {
@@ -259,7 +295,7 @@ impl Word for u32 {
 impl Word for u16 {
     every_size!(reg, ":x", i16);
     wide_products!(":x", "ax", "dx", mul imul);
-    divisions!(u32, i16, i32);
+    wide_divisions!(":x", "ax", "dx", u32, i16, i32);
 
     #[inline(always)]
     fn register(registers: &[u32; 8], number: u8) -> u16 {
@@ -275,7 +311,18 @@ impl Word for u16 {
 
 impl Word for u8 {
     every_size!(reg_byte, "", i8);
-    divisions!(u16, i8, i16);
+
+    #[inline]
+    fn div(low: u8, high: u8, divisor: u8, flags: u16) -> Option<(u8, u8, u16)> {
+        (high < divisor).then(|| byte_division!("div", low, high, divisor, flags))
+    }
+
+    #[inline]
+    fn idiv(low: u8, high: u8, divisor: u8, flags: u16) -> Option<(u8, u8, u16)> {
+        let dividend = (u16::from(high) << 8 | u16::from(low)) as i16;
+        quotient_fits(dividend.into(), (divisor as i8).into(), 8)
+            .then(|| byte_division!("idiv", low, high, divisor, flags))
+    }
 
     #[inline(always)]
     fn register(registers: &[u32; 8], number: u8) -> u8 {
@@ -370,10 +417,14 @@ mod tests {
 
     #[test]
     fn divisions_that_do_not_fit_raise() {
-        assert_eq!(u8::div(0, 1, 1), None);
-        assert_eq!(u32::div(5, 0, 0), None);
-        assert_eq!(u16::idiv(0x8000, 0xffff, 0xffff), None);
-        assert_eq!(u32::idiv(0xffff_fff9, u32::MAX, 2), Some((0xffff_fffd, u32::MAX)));
+        let results = |division: Option<(u32, u32, u16)>| division.map(|(q, r, _)| (q, r));
+        assert_eq!(u8::div(0, 1, 1, 0), None);
+        assert_eq!(u32::div(5, 0, 0, 0), None);
+        assert_eq!(u16::idiv(0x8000, 0xffff, 0xffff, 0), None);
+        assert_eq!(u32::idiv(0, 0x8000_0000, u32::MAX, 0), None);
+        let quotient = results(u32::idiv(0xffff_fff9, u32::MAX, 2, 0));
+        assert_eq!(quotient, Some((0xffff_fffd, u32::MAX)));
+        assert_eq!(results(u32::div(7, 1, 2, 0)), Some((0x8000_0003, 1)));
     }
 
     #[test]

@@ -52,8 +52,9 @@ fn raise_protection(_m: &mut Machine, _op: &Op) -> Result<(), Exception> {
     Err(Exception::PROTECTION)
 }
 
-/// Whether an instruction that does not decode would do so with a prefix less: then it is longer
-/// than 15 bytes, which raises #GP and not #UD.
+/// Whether an instruction that does not decode would do so if it might be longer: beyond 15 bytes
+/// it raises #GP and not #UD. Its first bytes are all there is, so repeated prefixes, which change
+/// nothing, are left out to make room.
 fn is_too_long(code: &[u8], bits: u32) -> bool {
     let is_prefix = |byte: &u8| {
         matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x66 | 0x67 | 0xf0 | 0xf2 | 0xf3)
@@ -62,11 +63,19 @@ fn is_too_long(code: &[u8], bits: u32) -> bool {
     if code.len() < LONGEST || prefixes == 0 {
         return false;
     }
-    let mut decoder = Decoder::new(bits, &code[prefixes.min(LONGEST)..], DecoderOptions::NONE);
-    prefixes == LONGEST || {
-        let rest = decoder.decode();
-        rest.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes
-            || prefixes + rest.len() > LONGEST
+    let (mut shorter, mut kept) = ([0; LONGEST], 0);
+    for (at, byte) in code.iter().enumerate() {
+        if at >= prefixes || !code[at + 1..prefixes].contains(byte) {
+            shorter[kept] = *byte;
+            kept += 1;
+        }
+    }
+    let mut decoder = Decoder::new(bits, &shorter[..kept], DecoderOptions::NONE);
+    let rest = decoder.decode();
+    if rest.is_invalid() {
+        decoder.last_error() == DecoderError::NoMoreBytes
+    } else {
+        rest.len() + (code.len() - kept) > LONGEST
     }
 }
 

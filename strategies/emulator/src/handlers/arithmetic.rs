@@ -176,7 +176,9 @@ pub(crate) fn imul<T: Word>(m: &mut Machine, op: &Op) -> Done {
 pub(crate) fn div<T: Word>(m: &mut Machine, op: &Op) -> Done {
     let divisor = operand::read::<T>(m, op, 0)?;
     let (low, high) = pair::<T>(m);
-    let (quotient, remainder) = T::div(low, high, divisor).ok_or(Exception::DIVIDE)?;
+    let (quotient, remainder, flags) =
+        T::div(low, high, divisor, m.cpu.flags.host()).ok_or(Exception::DIVIDE)?;
+    m.cpu.flags.set_host(flags);
     set_pair(m, quotient, remainder);
     Ok(())
 }
@@ -184,7 +186,9 @@ pub(crate) fn div<T: Word>(m: &mut Machine, op: &Op) -> Done {
 pub(crate) fn idiv<T: Word>(m: &mut Machine, op: &Op) -> Done {
     let divisor = operand::read::<T>(m, op, 0)?;
     let (low, high) = pair::<T>(m);
-    let (quotient, remainder) = T::idiv(low, high, divisor).ok_or(Exception::DIVIDE)?;
+    let (quotient, remainder, flags) =
+        T::idiv(low, high, divisor, m.cpu.flags.host()).ok_or(Exception::DIVIDE)?;
+    m.cpu.flags.set_host(flags);
     set_pair(m, quotient, remainder);
     Ok(())
 }

@@ -131,11 +131,11 @@ pub(crate) fn lmsw(m: &mut Machine, op: &Op) -> Result<(), Exception> {
 /// The debug register that `number` means, if it may be touched: DR4 and DR5 are aliases unless
 /// CR4.DE is set, and DR7.GD guards all (Intel SDM volume 3, 17.2).
 fn check_debug(m: &mut Machine, number: usize) -> Result<usize, Exception> {
+    require_ring0(m)?;
     let aliased = matches!(number, 4 | 5);
     if aliased && m.cpu.cr4.contains(Cr4::DE) {
         return Err(Exception::UNDEFINED);
     }
-    require_ring0(m)?;
     if m.cpu.debug[7] & Dr7::GD != 0 {
         m.cpu.pending_debug |= Dr6::BD;
         return Err(Exception::DEBUG);

@@ -5,8 +5,8 @@ use crate::alu::Word;
 use crate::exception::Exception;
 use crate::op::Op;
 use machine::Machine;
-use machine::cpu::Eflags;
 use machine::cpu::register::EAX;
+use machine::cpu::{Eflags, Flags};
 
 type Done = Result<(), Exception>;
 
@@ -16,6 +16,13 @@ fn al(m: &Machine) -> u8 {
 
 fn set_ax(m: &mut Machine, value: u16) {
     u16::set_register(&mut m.cpu.registers, EAX as u8, value);
+}
+
+/// The flags of the addition or subtraction that the CPU adjusts by, but for CF and AF.
+fn set_adjusted_flags(m: &mut Machine, flags: u16, carry: bool, auxiliary: bool) {
+    m.cpu.flags.set_host(flags);
+    m.cpu.flags.set(Eflags::CF, carry);
+    m.cpu.flags.set(Eflags::AF, auxiliary);
 }
 
 /// Sets SF, ZF and PF from a byte, CF and AF as given, OF to 0.
@@ -29,49 +36,44 @@ fn set_flags(m: &mut Machine, result: u8, carry: bool, auxiliary: bool) {
     m.cpu.flags.merge(bits.bits(), Eflags::ARITHMETIC);
 }
 
-fn decimal_adjust(m: &mut Machine, adjust: impl Fn(u8, u8) -> (u8, bool)) {
+fn decimal_adjust(m: &mut Machine, adjust: impl Fn(u8, u8) -> (u8, u16)) {
     let old = al(m);
-    let (old_carry, old_auxiliary) = (m.cpu.flags.carry(), m.cpu.flags.contains(Eflags::AF));
-    let (mut value, mut carry) = (old, false);
-    let auxiliary = old & 0xf > 9 || old_auxiliary;
-    if auxiliary {
-        let borrowed;
-        (value, borrowed) = adjust(value, 6);
-        carry = old_carry || borrowed;
-    }
-    if old > 0x99 || old_carry {
-        value = adjust(value, 0x60).0;
-        carry = true;
-    }
+    let auxiliary = old & 0xf > 9 || m.cpu.flags.contains(Eflags::AF);
+    let high = old > 0x99 || m.cpu.flags.carry();
+    let correction = if auxiliary { 6 } else { 0 } + if high { 0x60 } else { 0 };
+    let (value, flags) = adjust(old, correction);
+    // DAS may borrow in its low digit alone.
+    let mut low = Flags::default();
+    low.set_host(adjust(old, correction & 6).1);
     u8::set_register(&mut m.cpu.registers, 0, value);
-    set_flags(m, value, carry, auxiliary);
+    set_adjusted_flags(m, flags, high || low.carry(), auxiliary);
 }
 
 pub(crate) fn daa(m: &mut Machine, _op: &Op) -> Done {
-    decimal_adjust(m, u8::overflowing_add);
+    decimal_adjust(m, u8::add);
     Ok(())
 }
 
 pub(crate) fn das(m: &mut Machine, _op: &Op) -> Done {
-    decimal_adjust(m, u8::overflowing_sub);
+    decimal_adjust(m, u8::sub);
     Ok(())
 }
 
-fn ascii_adjust(m: &mut Machine, adjust: impl Fn(u16, u16) -> u16) {
+fn ascii_adjust(m: &mut Machine, adjust: impl Fn(u16, u16) -> (u16, u16)) {
     let needed = al(m) & 0xf > 9 || m.cpu.flags.contains(Eflags::AF);
     let ax = m.cpu.registers[EAX] as u16;
-    let adjusted = if needed { adjust(ax, 0x106) } else { ax };
+    let (adjusted, flags) = adjust(ax, if needed { 0x106 } else { 0 });
     set_ax(m, adjusted & 0xff0f);
-    set_flags(m, adjusted as u8 & 0xf, needed, needed);
+    set_adjusted_flags(m, flags, needed, needed);
 }
 
 pub(crate) fn aaa(m: &mut Machine, _op: &Op) -> Done {
-    ascii_adjust(m, u16::wrapping_add);
+    ascii_adjust(m, u16::add);
     Ok(())
 }
 
 pub(crate) fn aas(m: &mut Machine, _op: &Op) -> Done {
-    ascii_adjust(m, u16::wrapping_sub);
+    ascii_adjust(m, u16::sub);
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! Looking at descriptors without loading them: LAR, LSL, VERR, VERW, ARPL.
 
-use crate::access;
 use crate::alu::Word;
 use crate::descriptor::{self, Found};
 use crate::exception::Exception;
@@ -86,16 +85,12 @@ pub(crate) fn arpl(m: &mut Machine, op: &Op) -> Result<(), Exception> {
         return Err(Exception::UNDEFINED);
     }
     let floor = operand::read::<u16>(m, op, 1)? & 3;
-    let raise = |m: &mut Machine, selector: u16| {
-        let raised = selector & 3 < floor;
-        m.cpu.flags.set(Eflags::ZF, raised);
-        if raised { selector & !3 | floor } else { selector }
-    };
-    if operand::is_memory(op, 0) {
-        let place = operand::place(m, op);
-        return access::modify(m, place.segment, place.offset, raise);
+    let selector = operand::read::<u16>(m, op, 0)?;
+    let raised = selector & 3 < floor;
+    if raised {
+        // Only then is memory written: a read-only page does no harm otherwise.
+        operand::write(m, op, 0, selector & !3 | floor)?;
     }
-    let old = operand::read(m, op, 0)?;
-    let new = raise(m, old);
-    operand::write(m, op, 0, new)
+    m.cpu.flags.set(Eflags::ZF, raised);
+    Ok(())
 }

@@ -80,9 +80,10 @@ pub(crate) fn read_string<T: Word>(m: &mut Machine, op: &Op) -> Result<(), Excep
     // going back.
     m.memory.set_executing(0..0);
     let narrow = op.instruction.op0_kind() == OpKind::MemoryESDI;
+    let port = m.cpu.registers[register::EDX] as u16;
+    // Checked even when nothing is to be repeated.
+    permit(m, port, T::SIZE)?;
     repeat(m, op, narrow, |m, mask| {
-        let port = m.cpu.registers[register::EDX] as u16;
-        permit(m, port, T::SIZE)?;
         let offset = m.cpu.registers[register::EDI] & mask;
         access::check_write(m, SegmentRegister::Es as u8, offset, T::SIZE)?;
         let value: T = input(m, port);
@@ -96,9 +97,10 @@ pub(crate) fn read_string<T: Word>(m: &mut Machine, op: &Op) -> Result<(), Excep
 pub(crate) fn write_string<T: Word>(m: &mut Machine, op: &Op) -> Result<(), Exception> {
     let segment = op.instruction.memory_segment().number() as u8;
     let narrow = op.instruction.op1_kind() == OpKind::MemorySegSI;
+    let port = m.cpu.registers[register::EDX] as u16;
+    // Checked even when nothing is to be repeated.
+    permit(m, port, T::SIZE)?;
     repeat(m, op, narrow, |m, mask| {
-        let port = m.cpu.registers[register::EDX] as u16;
-        permit(m, port, T::SIZE)?;
         let value: T = access::read(m, segment, m.cpu.registers[register::ESI] & mask)?;
         output(m, port, value);
         advance::<T>(m, register::ESI, mask);

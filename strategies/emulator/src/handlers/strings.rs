@@ -186,14 +186,16 @@ fn run<E: Element, T: Word>(m: &mut Machine, op: &Op) -> Done {
         return Ok(());
     }
     // A single-stepped repetition traps after each iteration (Intel SDM volume 3, 17.3.1.4).
-    let mut left = if m.cpu.flags.contains(Eflags::TF) { 1 } else { CHUNK };
+    let chunk = if m.cpu.flags.contains(Eflags::TF) { 1 } else { CHUNK };
+    let mut left = chunk;
     loop {
         let count = m.cpu.registers[ECX] & mask;
         if count == 0 {
             m.cpu.eip = op.next_eip(m);
             return Ok(());
         }
-        if left == 0 || m.memory.code_was_written() {
+        // At least one iteration: writes may be pending that only a block cache will take.
+        if left == 0 || left < chunk && m.memory.code_was_written() {
             m.cpu.eip = op.eip(m);
             return Ok(());
         }
