@@ -9,6 +9,7 @@ pub mod compute;
 mod nano;
 pub mod protocol;
 pub mod runtime;
+mod sensitive;
 mod system;
 
 /// What a workload is about; the groups of the report.
@@ -111,7 +112,7 @@ impl Workload {
 /// All workloads, by group.
 #[must_use]
 pub fn all() -> Vec<Workload> {
-    [nano::all(), compute::all(), system::all()].concat()
+    [nano::all(), sensitive::all(), compute::all(), system::all()].concat()
 }
 
 /// The contents of the disk that disk workloads read: each sector holds its number in every

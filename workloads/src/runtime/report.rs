@@ -161,6 +161,13 @@ impl Guest {
         x86!(self ; popad ; ret);
     }
 
+    /// Reports a fault and exits, as the handlers do that the workload does not replace: on the stack
+    /// are the vector, the error code (0 where there is none), and what the processor pushed.
+    pub fn report_fault(&mut self) {
+        let fault = self.labels.fault;
+        x86!(self ; jmp =>fault);
+    }
+
     fn emit_fault(&mut self) {
         let fault = self.labels.fault;
         x86!(self ; =>fault);
