@@ -3,11 +3,12 @@
 use crate::exit::Exit;
 use crate::segments::ShadowSegments;
 use crate::shadow::{Shadow, Touch};
+use crate::watch::{self, Before, Divergence};
 use crate::world;
 use emulator::{Emulator, Outcome};
 use host::compatibility::CompatibilityMode;
 use machine::Machine;
-use machine::cpu::Cr0;
+use machine::cpu::{Cr0, InterruptShadow};
 use std::time::{Duration, Instant};
 use strategy::{Error, ExitCounts, ExitKind, Limit, Stop, StrategyId, Support};
 
@@ -70,8 +71,16 @@ impl Engine {
     /// # Errors
     /// When the host fails.
     pub fn run(&mut self, m: &mut Machine, limit: &Limit) -> Result<Stop, Error> {
+        let mut stint = self.begin(m, limit)?;
+        let before = m.counters;
+        let stop = self.run_guest(m, &mut stint);
+        self.exits.add_counters(&before, &m.counters);
+        stop
+    }
+
+    /// Sets up the thread, and a window that shows nothing yet.
+    fn begin<'a>(&mut self, m: &mut Machine, limit: &'a Limit) -> Result<Stint<'a>, Error> {
         let mode = CompatibilityMode::new().map_err(|error| self.failure(error))?;
-        let mut stint = Stint { mode, limit, spent: 0 };
         // Another engine may have run the machine since: what the window shows may be old.
         match &mut self.shadow {
             Some(shadow) => shadow.clear(),
@@ -80,10 +89,7 @@ impl Engine {
         .map_err(|error| self.failure(error))?;
         m.tlb.take_forgotten();
         m.memory.forget_code();
-        let before = m.counters;
-        let stop = self.run_guest(m, &mut stint);
-        self.exits.add_counters(&before, &m.counters);
-        stop
+        Ok(Stint { mode, limit, spent: 0 })
     }
 
     fn failure(&self, error: host::Error) -> Error {
@@ -93,16 +99,85 @@ impl Engine {
         }
     }
 
+    /// Runs the guest one instruction at a time until it leaves the architecture, stops, or has
+    /// executed `most` instructions.
+    ///
+    /// # Errors
+    /// When the host fails.
+    pub fn watch(&mut self, m: &mut Machine, most: u64) -> Result<Option<Divergence>, Error> {
+        let limit = Limit::none();
+        let mut stint = self.begin(m, &limit)?;
+        for _ in 0..most {
+            let outcome = match self.attend(m) {
+                Some(_) => return Ok(None),
+                None if m.cpu.halted && m.cpu.interruptible() => {
+                    self.wait(m, &stint);
+                    Outcome::Continue
+                }
+                None if m.cpu.halted => Outcome::Halted,
+                None => match self.watched_step(m, &mut stint)? {
+                    Ok(outcome) => outcome,
+                    Err(divergence) => return Ok(Some(divergence)),
+                },
+            };
+            if outcome == Outcome::Shutdown || m.cpu.halted && !m.cpu.interruptible() {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// One instruction, natively where it can be, and compared where ring 3 may get it wrong.
+    fn watched_step(
+        &mut self,
+        m: &mut Machine,
+        stint: &mut Stint<'_>,
+    ) -> Result<Result<Outcome, Divergence>, Error> {
+        let instruction = emulator::instruction(m);
+        let Some(instruction) = instruction.filter(|_| world::can_stay(m)) else {
+            return Ok(Ok(emulator::step(m)));
+        };
+        let before = watch::is_sensitive(&instruction).then(|| Before::take(m, &instruction));
+        loop {
+            self.prepare(m).map_err(|error| self.failure(error))?;
+            let exit = world::stay(m, &mut stint.mode, &mut self.segments, true);
+            match Exit::of(&exit.map_err(|error| self.failure(error))?) {
+                Exit::Timer => {}
+                Exit::Debug => break,
+                Exit::Instruction { back } => {
+                    m.cpu.eip = m.cpu.eip.wrapping_sub(back);
+                    return Ok(Ok(self.step(m)));
+                }
+                Exit::Page { address, write } => {
+                    let page = self.show(m, address, write)?;
+                    if page == Touch::Emulate {
+                        return Ok(Ok(self.step(m)));
+                    }
+                }
+            }
+        }
+        let divergence = before.and_then(|before| watch::compare(m, &before, &instruction));
+        Ok(divergence.map_or(Ok(Outcome::Continue), Err))
+    }
+
+    /// Looks at what the host and the devices want: the end of the run, if any, or an interrupt.
+    fn attend(&mut self, m: &mut Machine) -> Option<Stop> {
+        if let Some(request) = m.service() {
+            return Some(request.into());
+        }
+        if m.interrupt_requested() && m.cpu.interruptible() {
+            let vector = m.acknowledge_interrupt();
+            if emulator::deliver_interrupt(m, vector) == Outcome::Shutdown {
+                return Some(Stop::TripleFault);
+            }
+        }
+        None
+    }
+
     fn run_guest(&mut self, m: &mut Machine, stint: &mut Stint<'_>) -> Result<Stop, Error> {
         loop {
-            if let Some(request) = m.service() {
-                return Ok(request.into());
-            }
-            if m.interrupt_requested() && m.cpu.interruptible() {
-                let vector = m.acknowledge_interrupt();
-                if emulator::deliver_interrupt(m, vector) == Outcome::Shutdown {
-                    return Ok(Stop::TripleFault);
-                }
+            if let Some(stop) = self.attend(m) {
+                return Ok(stop);
             }
             if stint.is_over() {
                 return Ok(Stop::Limit);
@@ -145,7 +220,7 @@ impl Engine {
     fn stay_until(&mut self, m: &mut Machine, stint: &mut Stint<'_>) -> Result<Outcome, Error> {
         loop {
             self.prepare(m).map_err(|error| self.failure(error))?;
-            let exit = world::stay(m, &mut stint.mode, &mut self.segments);
+            let exit = world::stay(m, &mut stint.mode, &mut self.segments, false);
             let exit = exit.map_err(|error| self.failure(error))?;
             let outcome = match Exit::of(&exit) {
                 Exit::Timer => {
@@ -157,7 +232,7 @@ impl Engine {
                     m.cpu.eip = m.cpu.eip.wrapping_sub(back);
                     self.step(m)
                 }
-                Exit::Unexpected => {
+                Exit::Debug => {
                     let what = format!("signal {}, trap {} in guest code", exit.signal, exit.trap);
                     let address = m.cpu.instruction_address();
                     return Err(Error::Hypervisor { what, address });
@@ -178,11 +253,7 @@ impl Engine {
     }
 
     fn touch(&mut self, m: &mut Machine, address: u32, write: bool) -> Result<Outcome, Error> {
-        let touched = match &mut self.shadow {
-            Some(shadow) => shadow.touch(m, address, write),
-            None => Ok(Touch::Emulate),
-        };
-        Ok(match touched.map_err(|error| self.failure(error))? {
+        Ok(match self.show(m, address, write)? {
             Touch::Mapped => {
                 self.exits.count(ExitKind::HiddenPageFault);
                 Outcome::Continue
@@ -191,10 +262,22 @@ impl Engine {
         })
     }
 
+    fn show(&mut self, m: &mut Machine, address: u32, write: bool) -> Result<Touch, Error> {
+        let touched = match &mut self.shadow {
+            Some(shadow) => shadow.touch(m, address, write),
+            None => Ok(Touch::Emulate),
+        };
+        touched.map_err(|error| self.failure(error))
+    }
+
     /// Lets the emulator execute one instruction.
     fn step(&mut self, m: &mut Machine) -> Outcome {
         let before = m.counters;
-        let outcome = emulator::step(m);
+        let mut outcome = emulator::step(m);
+        while outcome == Outcome::Continue && m.cpu.interrupt_shadow != InterruptShadow::None {
+            // The one instruction after STI or a load of SS.
+            outcome = emulator::step(m);
+        }
         if !ExitCounts::have_kind(&before, &m.counters) {
             self.exits.count(ExitKind::Emulation);
         }

@@ -20,8 +20,8 @@ pub(crate) enum Exit {
     },
     /// The timer: the host wants to look at the machine.
     Timer,
-    /// Something that guest code cannot cause in 32-bit mode.
-    Unexpected,
+    /// A single step, or INT1.
+    Debug,
 }
 
 const DEBUG: u8 = 1;
@@ -42,8 +42,7 @@ impl Exit {
             }
             // INT3 and INTO trap behind the instruction, which has one byte.
             (_, BREAKPOINT | OVERFLOW) => Exit::Instruction { back: 1 },
-            // INT1, or a breakpoint of the host's debugger.
-            (_, DEBUG) => Exit::Unexpected,
+            (_, DEBUG) => Exit::Debug,
             _ => Exit::Instruction { back: 0 },
         }
     }

@@ -12,6 +12,8 @@ mod engine;
 mod exit;
 mod segments;
 mod shadow;
+mod watch;
 mod world;
 
 pub use engine::{Engine, support};
+pub use watch::Divergence;

@@ -225,9 +225,7 @@ fn look_up(m: &mut Machine, page: u64) -> Option<Page> {
 
 /// Whether a page shown so may stay when the guest's tables now say `now`.
 fn covers(now: Page, shown: Page) -> bool {
-    now.offset == shown.offset
-        && (now.writable || !shown.writable)
-        && (now.user || !shown.user)
+    now.offset == shown.offset && (now.writable || !shown.writable) && (now.user || !shown.user)
 }
 
 /// Joins ascending pages into runs of neighbours.
@@ -249,10 +247,7 @@ mod tests {
     #[test]
     fn neighbours_are_joined() {
         let pages = [0x1000, 0x2000, 0x3000, 0x8000, 0xa000, 0xb000];
-        assert_eq!(
-            runs(pages.into_iter()),
-            [0x1000..0x4000, 0x8000..0x9000, 0xa000..0xc000]
-        );
+        assert_eq!(runs(pages.into_iter()), [0x1000..0x4000, 0x8000..0x9000, 0xa000..0xc000]);
     }
 
     #[test]

@@ -7,23 +7,22 @@ use machine::cpu::{Cr0, Descriptor, Eflags, Segment, SegmentRegister, register};
 use machine::{LinearAddress, Selector};
 
 /// The flags that guest code can change at CPL 3; the others stay as the machine has them.
-const NATIVE_FLAGS: Eflags = Eflags::ARITHMETIC
-    .union(Eflags::DF)
-    .union(Eflags::NT)
-    .union(Eflags::AC)
-    .union(Eflags::ID);
+const NATIVE_FLAGS: Eflags =
+    Eflags::ARITHMETIC.union(Eflags::DF).union(Eflags::NT).union(Eflags::AC).union(Eflags::ID);
 
-/// Runs the guest's own code until something traps or `mode`'s timer fires.
+/// Runs the guest's own code until something traps or `mode`'s timer fires; with `single_step`,
+/// one instruction at most.
 pub(crate) fn stay(
     m: &mut Machine,
     mode: &mut CompatibilityMode,
     segments: &mut ShadowSegments,
+    single_step: bool,
 ) -> Result<NativeExit, host::Error> {
     let selectors = segments.selectors(&m.cpu.segments)?;
     let mut state = NativeState {
         registers: m.cpu.registers,
         eip: m.cpu.eip,
-        eflags: m.cpu.flags.bits(),
+        eflags: m.cpu.flags.bits() | if single_step { Eflags::TF.bits() } else { 0 },
         selectors: arrange(selectors),
         fpu: std::mem::take(&mut m.cpu.fpu),
     };

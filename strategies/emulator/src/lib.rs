@@ -38,3 +38,8 @@ pub enum Outcome {
     /// A triple fault shut the CPU down.
     Shutdown,
 }
+
+/// The instruction at EIP, as step would execute it; nothing if it cannot be fetched.
+pub fn instruction(m: &mut machine::Machine) -> Option<iced_x86::Instruction> {
+    fetch::instruction(m).ok().map(|(op, _)| op.instruction)
+}

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Why the guest wants, or is made, to stop.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub enum Request {
     /// The guest wrote this value to the exit port; the process status is `2 * value + 1`.
     Exit(u8),
@@ -21,6 +21,27 @@ pub enum Request {
     Stop,
 }
 
+impl Request {
+    fn code(self) -> u32 {
+        match self {
+            Request::Exit(value) => 0x100 | u32::from(value),
+            Request::Reset => 0x200,
+            Request::PowerOff => 0x300,
+            Request::Stop => 0x400,
+        }
+    }
+
+    fn from_code(code: u32) -> Option<Request> {
+        match code {
+            0 => None,
+            0x100..=0x1ff => Some(Request::Exit((code & 0xff) as u8)),
+            0x200 => Some(Request::Reset),
+            0x300 => Some(Request::PowerOff),
+            _ => Some(Request::Stop),
+        }
+    }
+}
+
 /// The lines between devices, host and strategy.
 #[derive(Debug, Default)]
 pub struct Signals {
@@ -28,8 +49,18 @@ pub struct Signals {
     edges: AtomicU16,
     request: AtomicU32,
     attention: AtomicBool,
+    sleeping: AtomicBool,
     asleep: Mutex<()>,
     wake: Condvar,
+}
+
+/// What is saved of the lines: all but what the host asked for.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct SignalsState {
+    levels: u16,
+    edges: u16,
+    request: Option<Request>,
+    attention: bool,
 }
 
 impl Signals {
@@ -42,7 +73,8 @@ impl Signals {
 
     /// Makes the running strategy look at the machine soon.
     pub fn raise_attention(&self) {
-        if !self.attention.swap(true, Ordering::AcqRel) {
+        // Sequentially consistent with `wait`: either the sleeper sees the attention, or this the sleeper.
+        if !self.attention.swap(true, Ordering::SeqCst) && self.sleeping.load(Ordering::SeqCst) {
             // Taken so that a sleeper that has just found no attention is waiting when this wakes.
             drop(self.asleep.lock().unwrap_or_else(PoisonError::into_inner));
             self.wake.notify_all();
@@ -52,7 +84,10 @@ impl Signals {
     /// Sleeps until attention is raised, at most for `limit`.
     pub fn wait(&self, limit: Duration) {
         let guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self.wake.wait_timeout_while(guard, limit, |()| !self.attention());
+        self.sleeping.store(true, Ordering::SeqCst);
+        let asleep = |_: &mut ()| !self.attention.load(Ordering::SeqCst);
+        let _ = self.wake.wait_timeout_while(guard, limit, asleep);
+        self.sleeping.store(false, Ordering::SeqCst);
     }
 
     /// Clears and returns the attention flag.
@@ -62,24 +97,40 @@ impl Signals {
 
     /// Asks the strategy to stop; the first request stands until it is taken.
     pub fn request(&self, request: Request) {
-        let code = match request {
-            Request::Exit(value) => 0x100 | u32::from(value),
-            Request::Reset => 0x200,
-            Request::PowerOff => 0x300,
-            Request::Stop => 0x400,
-        };
+        let code = request.code();
         let _ = self.request.compare_exchange(0, code, Ordering::AcqRel, Ordering::Relaxed);
         self.raise_attention();
     }
 
     /// Takes the pending request, if any.
     pub fn take_request(&self) -> Option<Request> {
-        match self.request.swap(0, Ordering::AcqRel) {
-            0 => None,
-            code @ 0x100..=0x1ff => Some(Request::Exit((code & 0xff) as u8)),
-            0x200 => Some(Request::Reset),
-            0x300 => Some(Request::PowerOff),
-            _ => Some(Request::Stop),
+        Request::from_code(self.request.swap(0, Ordering::AcqRel))
+    }
+
+    /// What the guest asked for, if that still stands.
+    pub(crate) fn guest_request(&self) -> Option<Request> {
+        let request = Request::from_code(self.request.load(Ordering::Acquire));
+        request.filter(|&request| request != Request::Stop)
+    }
+
+    /// What is saved of the lines.
+    pub(crate) fn state(&self) -> SignalsState {
+        SignalsState {
+            levels: self.levels(),
+            edges: self.edges.load(Ordering::Acquire),
+            request: self.guest_request(),
+            attention: self.attention(),
+        }
+    }
+
+    /// Lines in a saved state.
+    pub(crate) fn from_state(state: &SignalsState) -> Signals {
+        Signals {
+            levels: AtomicU16::new(state.levels),
+            edges: AtomicU16::new(state.edges),
+            request: AtomicU32::new(state.request.map_or(0, Request::code)),
+            attention: AtomicBool::new(state.attention),
+            ..Signals::default()
         }
     }
 

@@ -5,6 +5,8 @@
 //! done about that here. A guest kernel that avoids those instructions runs right; one that does not
 //! goes wrong, and is reported so.
 
+pub use direct_execution::Divergence;
+
 use direct_execution::Engine;
 use machine::Machine;
 use strategy::{Error, ExitCounts, Limit, Stop, Strategy, StrategyId, Support};
@@ -26,6 +28,15 @@ impl TrapAndEmulate {
     #[must_use]
     pub fn new() -> TrapAndEmulate {
         TrapAndEmulate { engine: Engine::new(StrategyId::TrapAndEmulate) }
+    }
+
+    /// Runs the guest one instruction at a time, for at most `most` of them, and returns the first
+    /// that ring 3 executes otherwise than the architecture says. Some microseconds an instruction.
+    ///
+    /// # Errors
+    /// When the host fails.
+    pub fn watch(&mut self, machine: &mut Machine, most: u64) -> Result<Option<Divergence>, Error> {
+        self.engine.watch(machine, most)
     }
 }
 
