@@ -20,6 +20,10 @@ pub enum ClockSource {
     Virtual,
 }
 
+/// No guest's time gets here: nanoseconds of a century. What computes with moments before it does
+/// not overflow.
+pub(crate) const LATEST: Nanos = 100 * 365 * 86_400 * 1_000_000_000;
+
 /// Virtual nanoseconds that one instruction takes: a 100 MIPS machine.
 pub const VIRTUAL_NANOS_PER_INSTRUCTION: u64 = 10;
 
@@ -28,22 +32,44 @@ pub const VIRTUAL_NANOS_PER_INSTRUCTION: u64 = 10;
 pub struct Clock {
     source: ClockSource,
     origin: Instant,
+    /// Guest time at the origin.
+    begun: Nanos,
     host_tsc_origin: u64,
     virtual_now: AtomicU64,
     tsc_offset: AtomicU64,
+}
+
+/// A moment of a clock.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct ClockState {
+    pub(crate) now: Nanos,
+    pub(crate) tsc: u64,
 }
 
 impl Clock {
     /// A clock that starts at zero now.
     #[must_use]
     pub fn new(source: ClockSource) -> Clock {
-        Clock {
+        Clock::resumed(source, &ClockState { now: 0, tsc: 0 })
+    }
+
+    /// A clock that goes on from a moment.
+    pub(crate) fn resumed(source: ClockSource, state: &ClockState) -> Clock {
+        let clock = Clock {
             source,
             origin: Instant::now(),
+            begun: state.now,
             host_tsc_origin: host_tsc(),
-            virtual_now: AtomicU64::new(0),
+            virtual_now: AtomicU64::new(state.now),
             tsc_offset: AtomicU64::new(0),
-        }
+        };
+        clock.set_tsc(state.tsc);
+        clock
+    }
+
+    /// This moment.
+    pub(crate) fn state(&self) -> ClockState {
+        ClockState { now: self.now(), tsc: self.tsc() }
     }
 
     /// Where this clock's time comes from.
@@ -57,7 +83,8 @@ impl Clock {
     pub fn now(&self) -> Nanos {
         match self.source {
             ClockSource::Host => {
-                u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+                let elapsed = u64::try_from(self.origin.elapsed().as_nanos());
+                self.begun.saturating_add(elapsed.unwrap_or(u64::MAX))
             }
             ClockSource::Virtual => self.virtual_now.load(Ordering::Relaxed),
         }
@@ -123,6 +150,17 @@ mod tests {
         clock.skip_to(1_000);
         clock.skip_to(500);
         assert_eq!(clock.now(), 1_000);
+    }
+
+    #[test]
+    fn a_resumed_clock_goes_on_from_its_moment() {
+        for source in [ClockSource::Host, ClockSource::Virtual] {
+            let state = ClockState { now: 5_000_000_000, tsc: 77_000_000_000 };
+            let clock = Clock::resumed(source, &state);
+            let later = clock.state();
+            assert!((state.now..state.now + 1_000_000_000).contains(&later.now), "{source:?}");
+            assert!((state.tsc..state.tsc + 10_000_000_000).contains(&later.tsc), "{source:?}");
+        }
     }
 
     #[test]

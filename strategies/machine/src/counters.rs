@@ -1,7 +1,7 @@
 //! What the emulator did on a guest's behalf, by kind; strategies turn the differences into exits.
 
 /// Events since the machine was made. All of them only grow.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Counters {
     /// Instructions executed by the emulator.
     pub instructions: u64,

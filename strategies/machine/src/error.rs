@@ -1,5 +1,6 @@
 //! What can go wrong when a machine is made or an image is loaded.
 
+use crate::FormatError;
 use std::path::PathBuf;
 
 /// Failures of making a machine. Running a guest never fails for the guest's reasons.
@@ -22,6 +23,9 @@ pub enum Error {
         /// What the host said.
         source: std::io::Error,
     },
+    /// A saved machine or a recorded log cannot be read or written.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// A boot image is damaged, of another kind, or does not fit.
     #[error("{path}: {reason}")]
     Image {

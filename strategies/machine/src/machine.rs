@@ -29,17 +29,36 @@ pub struct Machine {
     interrupt_requested: bool,
 }
 
+/// What a machine is made of, the devices aside.
+pub(crate) struct Parts {
+    pub(crate) cpu: Cpu,
+    pub(crate) memory: Memory,
+    pub(crate) signals: Signals,
+    pub(crate) clock: Clock,
+}
+
 impl Machine {
     /// A machine after power-up.
     ///
     /// # Errors
     /// When a size makes no sense, the host gives no memory, or the disk image cannot be opened.
     pub fn new(config: &MachineConfig) -> Result<Machine, Error> {
-        let signals = Arc::new(Signals::default());
-        let clock = Arc::new(Clock::new(config.clock));
-        Ok(Machine {
+        let parts = Parts {
             cpu: Cpu::new(config.cpu),
             memory: Memory::new(config.memory_bytes, &config.rom)?,
+            signals: Signals::default(),
+            clock: Clock::new(config.clock),
+        };
+        Machine::assemble(config, parts)
+    }
+
+    /// A machine with the devices that `config` asks for around its parts.
+    pub(crate) fn assemble(config: &MachineConfig, parts: Parts) -> Result<Machine, Error> {
+        let Parts { cpu, memory, signals, clock } = parts;
+        let (signals, clock) = (Arc::new(signals), Arc::new(clock));
+        Ok(Machine {
+            cpu,
+            memory,
             bus: Bus::new(config, &signals, &clock)?,
             tlb: Tlb::default(),
             counters: Counters::default(),
@@ -48,6 +67,12 @@ impl Machine {
             next_event: Some(0),
             interrupt_requested: false,
         })
+    }
+
+    /// Goes on with devices whose state was put back.
+    pub(crate) fn resume(&mut self, interrupt_requested: bool) {
+        self.next_event = self.bus.devices.next_event();
+        self.interrupt_requested = interrupt_requested;
     }
 
     /// The lines to devices and host; clone the `Arc` to reach a running machine.

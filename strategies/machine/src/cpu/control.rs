@@ -4,7 +4,7 @@ use bitflags::bitflags;
 
 bitflags! {
     /// CR0.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
     pub struct Cr0: u32 {
         /// Protection enable.
         const PE = 1 << 0;
@@ -31,7 +31,7 @@ bitflags! {
     }
 
     /// CR4.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
     pub struct Cr4: u32 {
         /// Virtual-8086 mode extensions.
         const VME = 1 << 0;

@@ -5,12 +5,14 @@ mod flags;
 mod fpu;
 mod model;
 mod segment;
+mod state;
 
 pub use control::{Cr0, Cr4, Dr6, Dr7};
 pub use flags::{Condition, Eflags, Flags};
 pub use fpu::{Fpu, FxArea, MXCSR, XMM0};
 pub use model::{CpuModel, CpuidLeaf, Features};
 pub use segment::{Descriptor, Segment, SegmentRegister, TableRegister, access};
+pub(crate) use state::CpuState;
 
 /// Indices into [`Cpu::registers`], in the order of the instruction encoding.
 pub mod register {
@@ -33,7 +35,7 @@ pub mod register {
 }
 
 /// What holds interrupts off for one instruction (Intel SDM volume 3, 6.8.3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub enum InterruptShadow {
     /// Nothing.
     #[default]
@@ -45,7 +47,7 @@ pub enum InterruptShadow {
 }
 
 /// Model-specific registers that guests may read and write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Msrs {
     /// IA32_SYSENTER_CS, ESP, EIP: stored, though no model announces SYSENTER.
     pub sysenter: [u32; 3],

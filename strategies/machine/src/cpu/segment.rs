@@ -299,7 +299,7 @@ impl Descriptor {
 }
 
 /// GDTR or IDTR.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 #[repr(C)]
 pub struct TableRegister {
     /// The table's linear address.

@@ -4,6 +4,7 @@
 //! between marks. A read gives 0xE9, as on Bochs and QEMU, so that guests can find the port.
 
 use crate::bus::Device;
+use crate::devices::state::saved;
 use std::io::Write;
 use std::time::Instant;
 
@@ -43,6 +44,13 @@ impl DebugConsole {
     pub fn take_marks(&mut self) -> Vec<Mark> {
         std::mem::take(&mut self.marks)
     }
+}
+
+// What the guest wrote is the host's; the guest cannot tell.
+saved! {
+    DebugConsole as DebugConsoleState;
+    saved {}
+    kept { marks, sink }
 }
 
 impl Device for DebugConsole {

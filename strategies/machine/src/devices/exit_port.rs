@@ -2,6 +2,7 @@
 //! isa-debug-exit does.
 
 use crate::bus::Device;
+use crate::devices::state::saved;
 use crate::signals::{Request, Signals};
 use std::sync::Arc;
 
@@ -16,6 +17,12 @@ impl ExitPort {
     pub fn new(signals: Arc<Signals>) -> ExitPort {
         ExitPort { signals }
     }
+}
+
+saved! {
+    ExitPort as ExitPortState;
+    saved {}
+    kept { signals }
 }
 
 impl Device for ExitPort {

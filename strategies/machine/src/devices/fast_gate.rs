@@ -4,6 +4,7 @@
 //! open, as on CPUs since Haswell, which have no A20M# pin any more (Intel SDM volume 3, "External Signal Compatibility").
 
 use crate::bus::Device;
+use crate::devices::state::saved;
 use crate::signals::{Request, Signals};
 use std::sync::Arc;
 
@@ -22,6 +23,12 @@ impl FastGate {
     pub fn new(signals: Arc<Signals>) -> FastGate {
         FastGate { signals, written: A20 }
     }
+}
+
+saved! {
+    FastGate as FastGateState;
+    saved { written: u8, }
+    kept { signals }
 }
 
 impl Device for FastGate {

@@ -1,6 +1,7 @@
 //! Input from the host: bounded mailboxes that any thread may fill while a strategy runs the guest.
 
 use super::keyboard::{Key, KeyEvent};
+use super::state::require;
 use crate::signals::Signals;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,10 @@ impl<T: Copy> Mailbox<T> {
         room
     }
 
+    fn contents(&self) -> Vec<T> {
+        self.lock().iter().copied().collect()
+    }
+
     pub(super) fn pop(&self) -> Option<T> {
         self.lock().pop_front()
     }
@@ -48,7 +53,28 @@ pub struct HostInput {
     signals: Arc<Signals>,
 }
 
+/// What the host sent and the guest did not get yet.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct InputState {
+    serial: Vec<u8>,
+    keys: Vec<KeyEvent>,
+}
+
 impl HostInput {
+    /// What still waits.
+    pub(super) fn state(&self) -> InputState {
+        InputState { serial: self.serial.contents(), keys: self.keys.contents() }
+    }
+
+    /// Sends again what waited.
+    pub(super) fn restore(&self, state: &InputState) -> Result<(), &'static str> {
+        let fits = state.serial.len() <= SERIAL_CAPACITY && state.keys.len() <= KEY_CAPACITY;
+        require(fits, "more waits than there is room for")?;
+        self.serial.push(&state.serial);
+        self.keys.push(&state.keys);
+        Ok(())
+    }
+
     pub(super) fn new(signals: Arc<Signals>) -> HostInput {
         HostInput {
             serial: Arc::new(Mailbox::new(SERIAL_CAPACITY)),

@@ -13,6 +13,7 @@ mod post_code;
 mod power_off;
 mod rtc;
 mod serial;
+mod state;
 #[cfg(test)]
 mod testing;
 mod vga;
@@ -36,6 +37,8 @@ use crate::bus::Device;
 use crate::clock::{Clock, Nanos};
 use crate::signals::{Interrupt, InterruptLine, Signals};
 use crate::{Error, MachineConfig};
+use input::InputState;
+use state::Saved;
 use std::sync::Arc;
 
 macro_rules! devices {
@@ -50,10 +53,32 @@ macro_rules! devices {
             input: HostInput,
         }
 
+        /// What is saved of all devices.
+        #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+        pub(crate) struct DevicesState {
+            $($field: <$kind as Saved>::State,)*
+            input: InputState,
+        }
+
         impl Devices {
             /// The device behind an entry of the port map.
             pub fn get(&mut self, id: DeviceId) -> &mut dyn Device {
                 match id { $(DeviceId::$id => &mut self.$field,)* }
+            }
+
+            /// What is saved of all devices.
+            pub(crate) fn state(&self) -> DevicesState {
+                DevicesState { $($field: self.$field.state(),)* input: self.input.state() }
+            }
+
+            /// Takes over a saved state.
+            ///
+            /// # Errors
+            /// When a device could not be in its state; with the device and why.
+            pub(crate) fn restore(&mut self, state: DevicesState) -> Result<(), String> {
+                let of = |name| move |reason| format!("{name}: {reason}");
+                $(self.$field.restore(state.$field).map_err(of(stringify!($field)))?;)*
+                self.input.restore(&state.input).map_err(of("input"))
             }
 
             fn each(&self) -> impl Iterator<Item = &dyn Device> {

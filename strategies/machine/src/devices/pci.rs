@@ -5,6 +5,7 @@
 //! register of Intel's chip sets (PIIX3 data sheet, 290550, 4.2.6).
 
 use crate::bus::Device;
+use crate::devices::state::saved;
 use crate::signals::{Request, Signals};
 use std::sync::Arc;
 
@@ -27,6 +28,12 @@ impl PciHost {
     pub fn new(signals: Arc<Signals>) -> PciHost {
         PciHost { signals, address: 0, reset_control: 0 }
     }
+}
+
+saved! {
+    PciHost as PciHostState;
+    saved { address: u32, reset_control: u8, }
+    kept { signals }
 }
 
 impl Device for PciHost {

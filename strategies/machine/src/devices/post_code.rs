@@ -2,11 +2,18 @@
 //! cycle takes.
 
 use crate::bus::Device;
+use crate::devices::state::saved;
 
 /// A latch that shows the last byte written.
 #[derive(Debug, Default)]
 pub struct PostCode {
     last: u8,
+}
+
+saved! {
+    PostCode as PostCodeState;
+    saved { last: u8, }
+    kept {}
 }
 
 impl Device for PostCode {

@@ -5,6 +5,7 @@
 //! by byte, as Bochs does.
 
 use crate::bus::Device;
+use crate::devices::state::{require, saved};
 use crate::signals::{Request, Signals};
 use std::sync::Arc;
 
@@ -26,6 +27,10 @@ impl PowerOff {
         PowerOff { signals, matched: 0 }
     }
 
+    fn check(&self, state: &PowerOffState) -> Result<(), &'static str> {
+        require(state.matched < WORD.len(), "more letters matched than the word has")
+    }
+
     fn letter(&mut self, letter: u8) {
         self.matched = if letter == WORD[self.matched] {
             self.matched + 1
@@ -37,6 +42,13 @@ impl PowerOff {
             self.signals.request(Request::PowerOff);
         }
     }
+}
+
+saved! {
+    PowerOff as PowerOffState;
+    saved { matched: usize, }
+    kept { signals }
+    check PowerOff::check;
 }
 
 impl Device for PowerOff {

@@ -7,7 +7,7 @@ use super::taskfile::{TaskFile, Width};
 use super::{Disk, ErrorBits, MAX_MULTIPLE, Status};
 
 /// A transfer of data through the data port, a block at a time.
-#[derive(Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Transfer {
     pub(super) direction: Direction,
     pub(super) buffer: Vec<u8>,
@@ -23,10 +23,24 @@ pub(super) struct Transfer {
 }
 
 /// Where the data goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) enum Direction {
     ToGuest,
     FromGuest,
+}
+
+impl Transfer {
+    /// Whether a transfer with a disk of so many sectors can be in this state.
+    pub(super) fn is_plausible(&self, sectors: u64) -> bool {
+        let here = (self.buffer.len() / SECTOR) as u64;
+        let blocks = 1..=u64::from(MAX_MULTIPLE);
+        let end = here.checked_add(self.left).and_then(|count| self.sector.checked_add(count));
+        self.buffer.len().is_multiple_of(SECTOR)
+            && here <= u64::from(MAX_MULTIPLE)
+            && self.done < self.buffer.len()
+            && blocks.contains(&self.block)
+            && end.is_some_and(|end| end <= sectors)
+    }
 }
 
 impl Disk {

@@ -1,7 +1,7 @@
 //! Cylinders, heads and sectors, and the addresses made of them.
 
 /// How a disk is divided. Cylinders follow from its size.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Geometry {
     pub(super) heads: u8,
     pub(super) sectors: u8,

@@ -2,6 +2,8 @@
 
 use crate::Error;
 use crate::config::DiskConfig;
+use crate::contents;
+use crate::snapshot::DiskIdentity;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -42,6 +44,14 @@ impl Image {
             return Err(Error::Image { path, reason });
         }
         Ok(Image { file, path, sectors, read_only: config.read_only })
+    }
+
+    /// What this disk holds now.
+    pub(super) fn identity(&self) -> Result<DiskIdentity, Error> {
+        let checksum = contents::checksum(&self.file, self.sectors * SECTOR as u64);
+        let checksum =
+            checksum.map_err(|source| Error::File { path: self.path.clone(), source })?;
+        Ok(DiskIdentity::new(&self.path, self.read_only, self.sectors, checksum))
     }
 
     pub(super) fn sectors(&self) -> u64 {

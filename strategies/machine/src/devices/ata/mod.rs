@@ -18,7 +18,9 @@ mod tests;
 use crate::Error;
 use crate::bus::Device;
 use crate::config::DiskConfig;
+use crate::devices::state::{require, saved};
 use crate::signals::Interrupt;
+use crate::snapshot::DiskIdentity;
 use commands::{Direction, Transfer};
 use geometry::Geometry;
 use image::Image;
@@ -38,7 +40,7 @@ const MAX_MULTIPLE: u8 = 16;
 
 bitflags::bitflags! {
     /// The status register.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
     struct Status: u8 {
         const ERROR = 0x01;
         const DATA_REQUEST = 0x08;
@@ -48,7 +50,7 @@ bitflags::bitflags! {
     }
 
     /// The error register. After a diagnostic it holds a code instead.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
     struct ErrorBits: u8 {
         const DIAGNOSTIC_PASSED = 0x01;
         const ABORTED = 0x04;
@@ -57,7 +59,7 @@ bitflags::bitflags! {
     }
 
     /// The device control register.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
     struct Control: u8 {
         const NO_INTERRUPT = 0x02;
         const RESET = 0x04;
@@ -89,6 +91,14 @@ impl Disk {
         Ok(Disk::with_image(config.map(Image::open).transpose()?, line))
     }
 
+    /// By what the disk is known again, if there is one.
+    ///
+    /// # Errors
+    /// When the image cannot be read.
+    pub(crate) fn identity(&self) -> Result<Option<DiskIdentity>, Error> {
+        self.image.as_ref().map(Image::identity).transpose()
+    }
+
     fn with_image(image: Option<Image>, line: Arc<dyn Interrupt>) -> Disk {
         Disk {
             line,
@@ -102,6 +112,13 @@ impl Disk {
             geometry: Geometry::DEFAULT,
             multiple: 0,
         }
+    }
+
+    fn check(&self, state: &DiskState) -> Result<(), &'static str> {
+        let sectors = self.image.as_ref().map_or(0, Image::sectors);
+        let plausible = |transfer: &Transfer| transfer.is_plausible(sectors);
+        require(state.transfer.as_ref().is_none_or(plausible), "a transfer leaves its disk")?;
+        require(state.multiple <= MAX_MULTIPLE, "a block has too many sectors")
     }
 
     /// The disk drives the line only while it is selected and may.
@@ -183,6 +200,22 @@ impl Disk {
             length
         });
     }
+}
+
+saved! {
+    Disk as DiskState;
+    saved {
+        task: TaskFile,
+        status: Status,
+        error: ErrorBits,
+        control: Control,
+        transfer: Option<Transfer>,
+        interrupt_pending: bool,
+        geometry: Geometry,
+        multiple: u8,
+    }
+    kept { line, image }
+    check Disk::check;
 }
 
 impl Device for Disk {

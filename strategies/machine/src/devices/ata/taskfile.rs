@@ -11,7 +11,7 @@ const LBA: u8 = 0x40;
 const OBSOLETE: u8 = 0xa0;
 
 /// How wide a command's address and count are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) enum Width {
     /// 28-bit or cylinder, head, sector; counts to 256.
     Short,
@@ -20,7 +20,7 @@ pub(super) enum Width {
 }
 
 /// A register and its previous value.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Paired {
     current: u8,
     previous: u8,
@@ -37,7 +37,7 @@ impl Paired {
 }
 
 /// The registers from features (offset 1) to device (offset 6).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct TaskFile {
     /// Features, count, and the address from its low byte up.
     registers: [Paired; 5],

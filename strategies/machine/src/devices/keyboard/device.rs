@@ -13,7 +13,7 @@ const SELF_TEST_PASSED: u8 = 0xaa;
 const IDENTITY: [u8; 2] = [0xab, 0x83];
 
 /// A command whose parameter is still to come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 enum Awaits {
     Leds,
     ScancodeSet,
@@ -21,7 +21,7 @@ enum Awaits {
 }
 
 /// An MF2 keyboard.
-#[derive(Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Keyboard {
     buffer: VecDeque<u8>,
     awaits: Option<Awaits>,
@@ -34,6 +34,11 @@ impl Keyboard {
     /// A keyboard after its self-test, with scanning on.
     pub(super) fn new() -> Keyboard {
         Keyboard { buffer: VecDeque::new(), awaits: None, scanning: true, leds: 0, last: 0 }
+    }
+
+    /// Whether a keyboard can be in this state.
+    pub(super) fn is_plausible(&self) -> bool {
+        self.buffer.len() <= 2 * BUFFER
     }
 
     /// Whether there is room for a whole key event.

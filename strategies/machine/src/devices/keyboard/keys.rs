@@ -45,11 +45,11 @@ const INVERSE: [u8; 0x80] = {
 
 /// A key, by its set 1 code; the high byte is the prefix 0xE0 of the keys that the 101-key keyboard
 /// added.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Key(u16);
 
 /// A key goes down or up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct KeyEvent {
     /// Which key.
     pub key: Key,

@@ -17,6 +17,7 @@ pub use keys::{Key, KeyEvent};
 
 use super::input::Mailbox;
 use crate::bus::Device;
+use crate::devices::state::{require, saved};
 use crate::signals::{Interrupt, Request, Signals};
 use device::Keyboard;
 use std::collections::VecDeque;
@@ -24,9 +25,12 @@ use std::sync::Arc;
 
 const DATA: u32 = 0;
 
+/// Answers of the controller that wait for the guest.
+const ANSWERS: usize = 16;
+
 bitflags::bitflags! {
     /// The status register.
-    #[derive(Clone, Copy, Debug)]
+    #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
     struct Status: u8 {
         const OUTPUT_FULL = 0x01;
         const SYSTEM = 0x04;
@@ -48,7 +52,7 @@ bitflags::bitflags! {
 }
 
 /// A byte on its way to the output buffer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct Output {
     byte: u8,
     /// TIMEOUT and AUXILIARY, as the status register will show them.
@@ -98,6 +102,11 @@ impl KeyboardController {
         }
     }
 
+    fn check(&self, state: &KeyboardControllerState) -> Result<(), &'static str> {
+        require(state.answers.len() <= ANSWERS, "the controller holds too many answers")?;
+        require(state.keyboard.is_plausible(), "the keyboard holds too many bytes")
+    }
+
     /// The keyboard's LEDs: Scroll Lock, Num Lock and Caps Lock from bit 0 on.
     #[must_use]
     pub fn leds(&self) -> u8 {
@@ -134,7 +143,7 @@ impl KeyboardController {
 
     fn answer_flagged(&mut self, byte: u8, flags: Status) {
         // A guest that never reads keeps the latest only.
-        if self.answers.len() >= 16 {
+        if self.answers.len() >= ANSWERS {
             self.answers.pop_front();
         }
         self.answers.push_back(Output { byte, flags });
@@ -245,6 +254,22 @@ impl KeyboardController {
             self.signals.request(Request::Reset);
         }
     }
+}
+
+saved! {
+    KeyboardController as KeyboardControllerState;
+    saved {
+        keyboard: Keyboard,
+        memory: [u8; 32],
+        answers: VecDeque<Output>,
+        output: Option<Output>,
+        last_output: u8,
+        awaits: Option<u8>,
+        last_was_command: bool,
+        release: bool,
+    }
+    kept { signals, line, events }
+    check KeyboardController::check;
 }
 
 impl Device for KeyboardController {

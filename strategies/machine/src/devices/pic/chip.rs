@@ -9,7 +9,7 @@
 mod tests;
 
 /// What the next write to the data port is (ICW2 to ICW4 follow ICW1; otherwise it is OCW1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 enum Expect {
     Mask,
     VectorBase,
@@ -18,7 +18,7 @@ enum Expect {
 }
 
 /// One 8259A.
-#[derive(Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Chip {
     requested: u8,
     in_service: u8,
@@ -72,6 +72,11 @@ impl Chip {
             read_in_service: false,
             poll: false,
         }
+    }
+
+    /// Whether a chip can be in this state: lines are numbered from 0 to 7.
+    pub(super) fn is_plausible(&self) -> bool {
+        self.lowest <= 7
     }
 
     /// Takes over the levels of the eight lines and which of them rose.

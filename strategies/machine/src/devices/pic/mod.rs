@@ -12,6 +12,7 @@ mod chip;
 
 use crate::Vector;
 use crate::bus::Device;
+use crate::devices::state::{require, saved};
 use crate::signals::Signals;
 use chip::Chip;
 use std::sync::Arc;
@@ -82,6 +83,11 @@ impl Pic {
         Vector(vector)
     }
 
+    fn check(&self, state: &PicState) -> Result<(), &'static str> {
+        let plausible = state.master.is_plausible() && state.slave.is_plausible();
+        require(plausible, "a line above 7 has the lowest priority")
+    }
+
     /// Does a guest access and tells the strategy if it changed the INT output.
     fn access<T>(&mut self, access: impl FnOnce(&mut Pic) -> T) -> T {
         let before = self.requests_interrupt();
@@ -94,6 +100,13 @@ impl Pic {
         }
         result
     }
+}
+
+saved! {
+    Pic as PicState;
+    saved { master: Chip, slave: Chip, }
+    kept { signals }
+    check Pic::check;
 }
 
 impl Device for Pic {

@@ -3,7 +3,7 @@
 use super::wave::{Mode, Ticks, Wave};
 
 /// Which bytes of a count go through the data port (bits 5:4 of the control word).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 enum Access {
     Low = 1,
     High = 2,
@@ -11,7 +11,7 @@ enum Access {
 }
 
 /// One channel.
-#[derive(Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Channel {
     mode: Mode,
     access: Access,
@@ -48,6 +48,21 @@ impl Channel {
             latched_count: None,
             latched_status: None,
         }
+    }
+
+    /// Whether a channel can be in this state at some moment before `limit`. Without such bounds the
+    /// arithmetic could overflow, or divide by a count of zero.
+    pub(super) fn is_plausible(&self, limit: Ticks) -> bool {
+        let counts = 1..=0x1_0000;
+        let wave = self.wave.is_none_or(|wave| {
+            wave.mode == self.mode && counts.contains(&wave.count) && wave.start < limit
+        });
+        let next = self.next.is_none_or(|(at, count)| {
+            let begun = self.wave.is_none_or(|wave| wave.start <= at);
+            begun && at < limit && counts.contains(&count)
+        });
+        let count = self.count.is_none_or(|count| counts.contains(&count));
+        wave && next && count && self.paused_at.is_none_or(|at| at < limit)
     }
 
     /// A control word for this channel that is not a latch command.

@@ -15,7 +15,8 @@ mod tests;
 mod wave;
 
 use crate::bus::Device;
-use crate::clock::{Clock, Nanos};
+use crate::clock::{Clock, LATEST, Nanos};
+use crate::devices::state::{require, saved};
 use crate::signals::{Interrupt, Signals};
 use channel::Channel;
 use std::sync::Arc;
@@ -53,6 +54,13 @@ impl Pit {
             delivered,
             system_port: SystemPort::default(),
         }
+    }
+
+    fn check(&self, state: &PitState) -> Result<(), &'static str> {
+        let limit = ticks(LATEST);
+        let plausible = |channel: &Channel| channel.is_plausible(limit);
+        require(state.channels.iter().all(plausible), "a channel counts what no channel can")?;
+        require(state.delivered < limit, "a tick in the far future was delivered")
     }
 
     fn now(&self) -> Ticks {
@@ -119,6 +127,13 @@ impl Pit {
         let now = self.now();
         self.channels[2].set_gate(gate, now);
     }
+}
+
+saved! {
+    Pit as PitState;
+    saved { channels: [Channel; 3], delivered: Ticks, system_port: SystemPort, }
+    kept { clock, signals, line }
+    check Pit::check;
 }
 
 impl Device for Pit {

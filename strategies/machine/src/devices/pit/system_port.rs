@@ -10,7 +10,7 @@ const REFRESH: Nanos = 15_085;
 const WRITABLE: u8 = 0x0f;
 
 /// The bits of port 0x61 that are not the timer's own.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct SystemPort {
     written: u8,
 }

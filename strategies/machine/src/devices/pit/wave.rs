@@ -7,7 +7,7 @@
 pub(super) type Ticks = u64;
 
 /// What a counter does when it gets to zero.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) enum Mode {
     /// 0: the output rises at the end of the count.
     InterruptOnTerminalCount,
@@ -47,7 +47,7 @@ impl Mode {
 }
 
 /// A count that is being worked off.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Wave {
     pub(super) mode: Mode,
     /// The initial count: 1 to 65536, or to 10000 in BCD.

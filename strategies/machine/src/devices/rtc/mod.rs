@@ -17,7 +17,8 @@ mod tests;
 
 use crate::MachineConfig;
 use crate::bus::Device;
-use crate::clock::{Clock, ClockSource, Nanos};
+use crate::clock::{Clock, ClockSource, LATEST, Nanos};
+use crate::devices::state::{array, require, saved};
 use crate::signals::{Interrupt, Signals};
 use calendar::{Civil, Format};
 use std::sync::Arc;
@@ -54,6 +55,9 @@ const UPDATE_TIME: i128 = 2_228_000;
 const AFTER_RESET: i128 = SECOND / 2;
 /// 1 January 2026, where virtual time begins.
 const VIRTUAL_START: i128 = 1_767_225_600 * SECOND;
+
+/// Further from 1970 than this no guest can set the clock: some 30,000 years.
+const FURTHEST: i128 = 1_000_000_000_000 * SECOND;
 
 /// The real-time clock.
 pub struct Rtc {
@@ -92,6 +96,12 @@ impl Rtc {
             ClockSource::Virtual => VIRTUAL_START,
         };
         Rtc { clock, signals, line, cmos, index: 0, nmi_masked: false, origin, flags: 0, looked_at }
+    }
+
+    fn check(&self, state: &RtcState) -> Result<(), &'static str> {
+        require(state.index < 128, "the index is above 127")?;
+        require(state.origin.abs() < FURTHEST, "the date is out of range")?;
+        require(state.looked_at < LATEST, "it was looked at in the far future")
     }
 
     /// Whether the guest masked NMI through bit 7 of the index.
@@ -279,6 +289,21 @@ impl Rtc {
         self.cmos[usize::from(self.index)] = value;
         self.origin += i128::from(self.stored_seconds() - before) * SECOND;
     }
+}
+
+saved! {
+    Rtc as RtcState;
+    saved {
+        #[serde(with = "array")]
+        cmos: [u8; 128],
+        index: u8,
+        nmi_masked: bool,
+        origin: i128,
+        flags: u8,
+        looked_at: Nanos,
+    }
+    kept { clock, signals, line }
+    check Rtc::check;
 }
 
 impl Device for Rtc {

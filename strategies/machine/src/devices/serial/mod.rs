@@ -17,6 +17,7 @@ mod tests;
 
 use super::input::Mailbox;
 use crate::bus::Device;
+use crate::devices::state::{require, saved};
 use crate::signals::Interrupt;
 use registers::{FifoControl, Identification, InterruptEnable, LineStatus, ModemControl};
 use std::collections::VecDeque;
@@ -68,6 +69,10 @@ impl Serial {
             scratch: 0,
             transmitter_pending: false,
         }
+    }
+
+    fn check(&self, state: &SerialState) -> Result<(), &'static str> {
+        require(state.received.len() <= FIFO_BYTES, "the FIFO holds more than it can")
     }
 
     /// Where the guest's output goes. Without a sink it is lost.
@@ -241,6 +246,25 @@ impl Serial {
             _ => {}
         }
     }
+}
+
+saved! {
+    Serial as SerialState;
+    saved {
+        received: VecDeque<u8>,
+        divisor: [u8; 2],
+        enable: InterruptEnable,
+        fifo: FifoControl,
+        line_control: u8,
+        modem_control: ModemControl,
+        overrun: bool,
+        modem_status: u8,
+        modem_changes: u8,
+        scratch: u8,
+        transmitter_pending: bool,
+    }
+    kept { line, output, input }
+    check Serial::check;
 }
 
 impl Device for Serial {

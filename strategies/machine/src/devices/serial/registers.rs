@@ -2,7 +2,7 @@
 
 bitflags::bitflags! {
     /// IER.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
     pub(super) struct InterruptEnable: u8 {
         const RECEIVED_DATA = 1;
         const TRANSMITTER_EMPTY = 2;
@@ -11,7 +11,7 @@ bitflags::bitflags! {
     }
 
     /// FCR. The receive trigger level is a number of two bits; DMA mode does nothing on a PC.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
     pub(super) struct FifoControl: u8 {
         const ENABLE = 0x01;
         const CLEAR_RECEIVER = 0x02;
@@ -19,7 +19,7 @@ bitflags::bitflags! {
     }
 
     /// MCR.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
     pub(super) struct ModemControl: u8 {
         const DTR = 0x01;
         const RTS = 0x02;

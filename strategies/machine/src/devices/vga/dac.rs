@@ -1,12 +1,15 @@
 //! The DAC: 256 colours of three 6-bit components, read and written one component after another.
 
+use crate::devices::state::array;
+
 /// Entries that the attribute controller's palette names in text modes: the EGA's 64 colours.
 const EGA_COLOURS: u8 = 64;
 
 /// The DAC.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Dac {
-    entries: Box<[[u8; 3]; 256]>,
+    #[serde(with = "array")]
+    entries: [[u8; 3]; 256],
     pub(super) mask: u8,
     read_at: (u8, usize),
     write_at: (u8, usize),
@@ -15,11 +18,16 @@ pub(super) struct Dac {
 
 impl Dac {
     pub(super) fn new() -> Dac {
-        let mut entries = Box::new([[0; 3]; 256]);
+        let mut entries = [[0; 3]; 256];
         for colour in 0..EGA_COLOURS {
             entries[usize::from(colour)] = ega_colour(colour);
         }
         Dac { entries, mask: 0xff, read_at: (0, 0), write_at: (0, 0), reading: false }
+    }
+
+    /// Whether a DAC can be in this state: an entry has three components.
+    pub(super) fn is_plausible(&self) -> bool {
+        self.read_at.1 < 3 && self.write_at.1 < 3
     }
 
     pub(super) fn begin_reading(&mut self, index: u8) {

@@ -13,6 +13,7 @@ pub(super) const TEXT: Range<usize> = 0x1_8000..0x2_0000;
 const BLANK: [u8; 2] = [b' ', 0x07];
 
 /// Video memory.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct VgaMemory {
     bytes: Box<[u8]>,
 }
@@ -23,6 +24,11 @@ impl VgaMemory {
         let mut bytes = vec![0; SIZE].into_boxed_slice();
         bytes[TEXT].as_chunks_mut().0.fill(BLANK);
         VgaMemory { bytes }
+    }
+
+    /// Whether video memory can be so: it has one size.
+    pub(super) fn is_plausible(&self) -> bool {
+        self.bytes.len() == SIZE
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

@@ -16,6 +16,7 @@ pub use screen::{COLUMNS, Cell, ROWS, TextScreen};
 
 use crate::bus::Device;
 use crate::clock::{Clock, Nanos};
+use crate::devices::state::{require, saved};
 use dac::Dac;
 use registers::Bank;
 use std::sync::Arc;
@@ -70,6 +71,11 @@ impl Vga {
             feature: 0,
             dac: Dac::new(),
         }
+    }
+
+    fn check(&self, state: &VgaState) -> Result<(), &'static str> {
+        require(state.memory.is_plausible(), "video memory has another size")?;
+        require(state.dac.is_plausible(), "a colour has more than three components")
     }
 
     /// The attribute controller has one port for index and data, which a flip-flop tells apart.
@@ -141,6 +147,23 @@ impl Vga {
             _ => {}
         }
     }
+}
+
+saved! {
+    Vga as VgaState;
+    saved {
+        memory: VgaMemory,
+        crt_controller: Bank<25>,
+        sequencer: Bank<5>,
+        graphics: Bank<9>,
+        attribute: Bank<21>,
+        attribute_data: bool,
+        miscellaneous: u8,
+        feature: u8,
+        dac: Dac,
+    }
+    kept { clock }
+    check Vga::check;
 }
 
 impl Device for Vga {

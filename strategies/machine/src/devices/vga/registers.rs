@@ -2,6 +2,8 @@
 //!
 //! Values from IBM's VGA technical reference, mode 3.
 
+use crate::devices::state::array;
+
 /// CRT controller: 80 columns, 25 rows of 16 lines, cursor in lines 13 and 14.
 pub(super) const CRT_CONTROLLER: [u8; 25] = [
     0x5f, 0x4f, 0x50, 0x82, 0x55, 0x81, 0xbf, 0x1f, 0x00, 0x4f, 0x0d, 0x0e, 0x00, 0x00, 0x00, 0x00,
@@ -20,9 +22,10 @@ pub(super) const ATTRIBUTE: [u8; 21] = [
 pub(super) const MISCELLANEOUS: u8 = 0x67;
 
 /// Registers behind an index register.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Bank<const COUNT: usize> {
     pub(super) index: u8,
+    #[serde(with = "array")]
     pub(super) registers: [u8; COUNT],
 }
 
