@@ -10,6 +10,8 @@ mod nano;
 pub mod protocol;
 pub mod runtime;
 mod sensitive;
+mod simulator;
+mod sums;
 mod system;
 
 /// What a workload is about; the groups of the report.
@@ -112,7 +114,7 @@ impl Workload {
 /// All workloads, by group.
 #[must_use]
 pub fn all() -> Vec<Workload> {
-    [nano::all(), sensitive::all(), compute::all(), system::all()].concat()
+    [nano::all(), sensitive::all(), simulator::all(), compute::all(), system::all()].concat()
 }
 
 /// The contents of the disk that disk workloads read: each sector holds its number in every

@@ -3,6 +3,7 @@
 
 use super::trap::{Ring, Trap};
 use crate::runtime::prelude::*;
+use crate::sums::sum_to;
 
 /// CR0 as the runtime leaves it: PG, WP, NE, ET, MP, PE.
 const CR0: u32 = 0x8001_0033;
@@ -86,12 +87,6 @@ pub(super) fn mov_cr2(iterations: u32) -> Result<Image, Error> {
         x86!(g ; inc ecx ; mov cr2, ecx ; mov eax, cr2 ; add ebx, eax);
     });
     g.finish(sum_to(iterations))
-}
-
-/// 1 + 2 + … + `last`.
-pub(super) fn sum_to(last: u32) -> u32 {
-    let last = u64::from(last);
-    (last * (last + 1) / 2) as u32
 }
 
 pub(super) fn mov_cr4(iterations: u32) -> Result<Image, Error> {

@@ -1,8 +1,8 @@
 //! MOV to and from debug registers, and the breakpoints in them.
 
-use super::control::sum_to;
 use super::trap::{Ring, Trap, VARIABLES};
 use crate::runtime::prelude::*;
+use crate::sums::sum_to;
 
 /// Bits of DR6 that are 1 (Intel SDM vol. 3, 19.2.3; bit 16 is RTM's), and the one of DR7.
 const DR6_ONES: u32 = 0xFFFF_0FF0;

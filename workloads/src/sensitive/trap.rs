@@ -155,8 +155,8 @@ impl Guest {
     }
 
     /// Emits `body` so that an exception in it is recorded and leads to its end. The stack is at
-    /// the end as at the beginning in any case. Changes neither registers nor flags of its own. Not to
-    /// be nested.
+    /// the end as at the beginning in any case. Changes neither registers nor flags of its own. Not
+    /// to be nested.
     pub(super) fn guarded(&mut self, body: impl FnOnce(&mut Guest)) {
         let end = self.label();
         x86!(self
