@@ -36,7 +36,10 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         id: StrategyId::TrapAndEmulate,
         summary: "run natively in ring 3 and emulate what traps; the rest goes wrong",
         history: "Popek & Goldberg 1974",
-        built: None,
+        built: Some(Built {
+            support: trap_and_emulate::support,
+            make: || Ok(Box::new(trap_and_emulate::TrapAndEmulate::new())),
+        }),
     },
     Entry {
         id: StrategyId::CodePatching,
