@@ -80,7 +80,8 @@ impl Engine {
 
     /// Sets up the thread, and a window that shows nothing yet.
     fn begin<'a>(&mut self, m: &mut Machine, limit: &'a Limit) -> Result<Stint<'a>, Error> {
-        let mode = CompatibilityMode::new().map_err(|error| self.failure(error))?;
+        let mut mode = CompatibilityMode::new().map_err(|error| self.failure(error))?;
+        mode.trap_time_stamps();
         // Another engine may have run the machine since: what the window shows may be old.
         match &mut self.shadow {
             Some(shadow) => shadow.clear(),

@@ -1,9 +1,9 @@
 //! One stay in the guest: its state onto the host's CPU, and back.
 
 use crate::segments::{Loaded, ShadowSegments};
-use host::compatibility::{CompatibilityMode, NativeExit, NativeState, Selectors};
+use host::compatibility::{CompatibilityMode, IntegerState, NativeExit, Selectors};
 use machine::Machine;
-use machine::cpu::{Cr0, Descriptor, Eflags, Segment, SegmentRegister, register};
+use machine::cpu::{Cr0, Descriptor, Eflags, Segment, SegmentRegister};
 use machine::{LinearAddress, Selector};
 
 /// The flags that guest code can change at CPL 3; the others stay as the machine has them.
@@ -19,25 +19,18 @@ pub(crate) fn stay(
     single_step: bool,
 ) -> Result<NativeExit, host::Error> {
     let selectors = segments.selectors(&m.cpu.segments)?;
-    let mut state = NativeState {
+    let mut state = IntegerState {
         registers: m.cpu.registers,
         eip: m.cpu.eip,
         eflags: m.cpu.flags.bits() | if single_step { Eflags::TF.bits() } else { 0 },
         selectors: arrange(selectors),
-        fpu: std::mem::take(&mut m.cpu.fpu),
+        has_16bit_stack: !m.cpu.segment(SegmentRegister::Ss).is_32bit(),
     };
     // SAFETY: below 4 GiB there is nothing but the window, into which no Rust reference points.
     // Guest code can leave 32-bit mode through the host's selectors: that is what the sandbox of
     // the process is for.
-    let exit = unsafe { mode.run(&mut state) };
-    m.cpu.fpu = state.fpu;
-    let exit = exit?;
-    let upper = m.cpu.registers[register::ESP] & 0xffff_0000;
+    let exit = unsafe { mode.run_with(&mut state, &mut m.cpu.fpu)? };
     m.cpu.registers = state.registers;
-    if !m.cpu.segment(SegmentRegister::Ss).is_32bit() {
-        // The world switch does not load the upper half with a 16-bit stack.
-        m.cpu.registers[register::ESP] = upper | state.registers[register::ESP] & 0xffff;
-    }
     m.cpu.eip = state.eip;
     m.cpu.flags.merge(state.eflags, NATIVE_FLAGS);
     take_segments(m, segments, &state.selectors);
@@ -101,6 +94,5 @@ pub(crate) fn can_stay(m: &Machine) -> bool {
         && cpu.debug[7] & machine::cpu::Dr7::ENABLED == 0
         && !cpu.cr0.intersects(Cr0::EM | Cr0::TS)
         && stack.is_usable()
-        && stack.is_32bit()
         && cpu.segments.iter().all(crate::segments::is_expressible)
 }

@@ -11,7 +11,9 @@
 //! this way.
 
 use crate::Error;
+use crate::high_half::HighHalf;
 use crate::thread_setup::ThreadSetup;
+use crate::time_stamp;
 use crate::watchdog::Watchdog;
 use crate::world_switch::{self, DataSelectors, InterruptFrame, SignalReport, SwitchArea};
 use machine::cpu::{Eflags, Fpu, FxArea, register};
@@ -44,7 +46,7 @@ const LOADED_FLAGS: Eflags = Eflags::ARITHMETIC
 pub struct Selectors {
     /// Code; its descriptor says whether the code is of 16 or 32 bits.
     pub cs: u16,
-    /// Stack; of 32 bits.
+    /// Stack.
     pub ss: u16,
     /// Data.
     pub ds: u16,
@@ -62,6 +64,21 @@ impl Selectors {
         Selectors { cs: FLAT_CODE, ss: FLAT_DATA, ds: FLAT_DATA, es: FLAT_DATA, fs: 0, gs: 0 };
 }
 
+/// What a 32-bit program sees of the CPU, its floating-point state aside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IntegerState {
+    /// General registers in encoding order.
+    pub registers: [u32; 8],
+    /// The instruction pointer.
+    pub eip: u32,
+    /// EFLAGS. Only what CPL 3 can change is loaded; all of it comes back.
+    pub eflags: u32,
+    /// Segment selectors.
+    pub selectors: Selectors,
+    /// Whether the stack segment is of 16 bits: only SP is its pointer then.
+    pub has_16bit_stack: bool,
+}
+
 /// What a 32-bit program sees of the CPU.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NativeState {
@@ -71,7 +88,7 @@ pub struct NativeState {
     pub eip: u32,
     /// EFLAGS. Only what CPL 3 can change is loaded; all of it comes back.
     pub eflags: u32,
-    /// Segment selectors.
+    /// Segment selectors, with a stack of 32 bits.
     pub selectors: Selectors,
     /// x87, MMX and SSE state. Reserved bits of MXCSR are dropped; as the CPU and the kernel do, a
     /// stay may lose the x87 opcode and the x87 instruction and data pointers.
@@ -118,6 +135,14 @@ pub struct CompatibilityMode {
     watchdog: Watchdog,
     _setup: ThreadSetup,
     area: Box<SwitchArea>,
+    traps_time_stamps: bool,
+    high_half: Option<HighHalf>,
+}
+
+impl Drop for CompatibilityMode {
+    fn drop(&mut self) {
+        time_stamp::give_back(&self.area);
+    }
 }
 
 impl CompatibilityMode {
@@ -128,7 +153,19 @@ impl CompatibilityMode {
     pub fn new() -> Result<CompatibilityMode, Error> {
         let mut area = SwitchArea::new();
         let setup = ThreadSetup::new(&mut area)?;
-        Ok(CompatibilityMode { watchdog: Watchdog::new()?, _setup: setup, area })
+        let watchdog = Watchdog::new()?;
+        Ok(CompatibilityMode {
+            watchdog,
+            _setup: setup,
+            area,
+            traps_time_stamps: false,
+            high_half: None,
+        })
+    }
+
+    /// From now on RDTSC in native code is an exit: SIGSEGV with trap 13.
+    pub fn trap_time_stamps(&mut self) {
+        self.traps_time_stamps = true;
     }
 
     /// Runs from `state` until something traps.
@@ -141,10 +178,43 @@ impl CompatibilityMode {
     /// only where no Rust reference points, and must not leave 32-bit mode (a far transfer to
     /// one of the host's 64-bit code selectors).
     pub unsafe fn run(&mut self, state: &mut NativeState) -> Result<NativeExit, Error> {
-        self.load(state);
+        let mut integer = IntegerState {
+            registers: state.registers,
+            eip: state.eip,
+            eflags: state.eflags,
+            selectors: state.selectors,
+            has_16bit_stack: false,
+        };
+        // SAFETY: the caller's promise is the same.
+        let exit = unsafe { self.run_with(&mut integer, &mut state.fpu) };
+        state.registers = integer.registers;
+        state.eip = integer.eip;
+        state.eflags = integer.eflags;
+        state.selectors = integer.selectors;
+        exit
+    }
+
+    /// As [`run`](Self::run), with the floating-point state where it is.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    ///
+    /// # Safety
+    /// As [`run`](Self::run).
+    pub unsafe fn run_with(
+        &mut self,
+        state: &mut IntegerState,
+        fpu: &mut Fpu,
+    ) -> Result<NativeExit, Error> {
+        self.load(state, fpu)?;
+        if self.traps_time_stamps {
+            time_stamp::take_away(&self.area)?;
+        }
         // SAFETY: `ThreadSetup` has installed the handlers, the stack and the bases; `load` has
-        // cleared reserved MXCSR bits; the caller answers for the code.
+        // set the frame and cleared reserved MXCSR bits; the caller answers for the code.
         unsafe { world_switch::enter(&raw mut *self.area) };
+        // What FXSAVE says of the host is no state of the guest's.
+        fpu.area.0[MXCSR_MASK..MXCSR_MASK + 4].fill(0);
         if self.area.report.signal == 0 {
             // Kicked before it was entered.
             self.area.report.signal = libc::SIGALRM;
@@ -179,22 +249,24 @@ impl CompatibilityMode {
         self.watchdog.arm(time.max(Duration::from_nanos(1)))
     }
 
-    /// Stops the timer; if it has fired since the last stay, that is forgotten.
+    /// Ends a series of stays: stops the timer (if it has fired since the last stay, that is
+    /// forgotten), and lets the monitor read time stamps without a signal.
     ///
     /// # Errors
     /// When the host refuses.
     pub fn clear_timer(&mut self) -> Result<(), Error> {
         self.watchdog.arm(Duration::ZERO)?;
         self.area.kicked.store(0, Ordering::Relaxed);
+        time_stamp::give_back(&self.area);
         Ok(())
     }
 
-    fn load(&mut self, state: &NativeState) {
+    fn load(&mut self, state: &IntegerState, fpu: &mut Fpu) -> Result<(), Error> {
         let area = &mut *self.area;
         let Selectors { cs, ss, ds, es, fs, gs } = state.selectors;
-        area.fpu = state.fpu.clone();
         // FXRSTOR raises #GP for a reserved bit, and that would be the monitor's.
-        area.fpu.set_mxcsr(state.fpu.mxcsr() & host_mxcsr_mask());
+        fpu.set_mxcsr(fpu.mxcsr() & host_mxcsr_mask());
+        area.fpu = &raw mut fpu.area;
         area.registers = state.registers;
         area.frame = InterruptFrame {
             rip: state.eip.into(),
@@ -206,9 +278,21 @@ impl CompatibilityMode {
         area.selectors =
             DataSelectors { ds: ds.into(), es: es.into(), fs: fs.into(), gs: gs.into() };
         area.report = SignalReport::default();
+        area.entry_frame = &raw const area.frame;
+        if state.has_16bit_stack {
+            let esp = state.registers[register::ESP];
+            if !self.high_half.as_ref().is_some_and(|place| place.serves(esp)) {
+                self.high_half = None;
+                self.high_half = Some(HighHalf::new(esp)?);
+            }
+            if let Some(place) = &mut self.high_half {
+                area.entry_frame = place.place(area.frame);
+            }
+        }
+        Ok(())
     }
 
-    fn exit(&self, state: &mut NativeState) -> Result<NativeExit, Error> {
+    fn exit(&self, state: &mut IntegerState) -> Result<NativeExit, Error> {
         let area = &*self.area;
         let SignalReport { signal, trap, error_code, address, from_guest } = area.report;
         let trap = trap as u8;
@@ -216,7 +300,6 @@ impl CompatibilityMode {
             state.registers = area.registers;
             state.eip = area.frame.rip as u32;
             state.eflags = area.frame.rflags as u32;
-            state.fpu = area.fpu.clone();
             state.selectors = Selectors {
                 cs: area.frame.cs as u16,
                 ss: area.frame.ss as u16,

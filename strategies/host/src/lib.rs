@@ -6,11 +6,13 @@
 
 pub mod compatibility;
 mod error;
+mod high_half;
 pub mod kick;
 pub mod ldt;
 pub mod low_memory;
 mod signals;
 mod thread_setup;
+mod time_stamp;
 mod watchdog;
 pub mod window;
 mod world_switch;

@@ -6,6 +6,7 @@
 //! own timer's. Handlers are installed once and stay.
 
 use crate::Error;
+use crate::time_stamp;
 use crate::world_switch::{self, DataSelectors, HOST_CODE, HOST_DATA, SignalReport, SwitchArea};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -154,12 +155,17 @@ pub(crate) unsafe extern "C" fn host_signal(
             && (*info).si_code == libc::SI_TIMER
             && (*info).si_value().sival_ptr == timer_mark()
     };
+    let area = AREA.get();
+    // SAFETY: set for as long as the area lives, to this thread's area; what is used is atomic.
+    if signal == libc::SIGSEGV && !area.is_null() && unsafe { time_stamp::give_back(&*area) } {
+        // The monitor read the time-stamp counter, or was about to: it may now.
+        return;
+    }
     if !is_ours {
         // SAFETY: passed on as received.
         unsafe { forward(signal, info, context) };
         return;
     }
-    let area = AREA.get();
     if !area.is_null() {
         // SAFETY: set for as long as the area lives, to this thread's area.
         unsafe { (*area).kicked.store(1, Ordering::Relaxed) };

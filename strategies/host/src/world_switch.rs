@@ -12,11 +12,11 @@
 //! guest's already: a signal there counts as one that interrupts the guest.
 //!
 //! A stack segment of 16 bits does not get the high half of ESP from IRETQ (Intel SDM volume 2,
-//! IRET); all else is loaded exactly.
+//! IRET): it keeps that of the frame's own address, which [`high_half`](crate::high_half) chooses.
 
-use machine::cpu::Fpu;
+use machine::cpu::FxArea;
 use std::mem::offset_of;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 /// Bytes of the alternate stack. An AVX-512 frame has some 3 KiB; the rest is for handlers that
 /// were there before and get what is not ours.
@@ -64,12 +64,14 @@ pub(crate) struct SignalReport {
 /// finds it from the alternate stack's address, which the kernel puts into every signal frame.
 #[repr(C, align(64))]
 pub(crate) struct SwitchArea {
-    /// Guest x87, MMX and SSE state, in and out.
-    pub(crate) fpu: Fpu,
+    /// Guest x87, MMX and SSE state, in and out: FXSAVE's 512 bytes, aligned to 16.
+    pub(crate) fpu: *mut FxArea,
     /// Guest general registers, in and out; ESP is in the frame.
     pub(crate) registers: [u32; 8],
     /// Guest CS:EIP, SS:ESP and EFLAGS, in and out.
     pub(crate) frame: InterruptFrame,
+    /// Where IRETQ finds the frame on the way in.
+    pub(crate) entry_frame: *const InterruptFrame,
     /// Guest data selectors, in.
     pub(crate) selectors: DataSelectors,
     /// Data selectors at the signal.
@@ -77,6 +79,8 @@ pub(crate) struct SwitchArea {
     pub(crate) report: SignalReport,
     /// Nonzero when the guest is not to be entered: a signal meant to stop it came before it ran.
     pub(crate) kicked: AtomicU32,
+    /// Whether RDTSC raises a signal on this thread now, the monitor's own included.
+    pub(crate) tsc_traps: AtomicBool,
     host_mxcsr: u32,
     host_fcw: u32,
     host_rsp: u64,
@@ -110,8 +114,9 @@ unsafe extern "C" {
     /// # Safety
     /// The calling thread's alternate signal stack must be `area.stack`, [`signal_entry`] must
     /// handle every signal that the thread does not block, `host_fs_base` and `host_gs_base` must
-    /// be the thread's, MXCSR in `fx` must have no reserved bit, and what the code at CS:EIP can
-    /// reach must not be memory that Rust code owns.
+    /// be the thread's, `fpu` must be valid with no reserved bit in MXCSR, `entry_frame` must point
+    /// to a copy of `frame`, and what the code at CS:EIP can reach must not be memory that Rust code
+    /// owns.
     #[link_name = "ringside_world_enter"]
     pub(crate) fn enter(area: *mut SwitchArea);
 
@@ -148,7 +153,8 @@ core::arch::global_asm!(
     "    mov [rdi + {host_rsp}], rsp",
     "    stmxcsr [rdi + {host_mxcsr}]",
     "    fnstcw [rdi + {host_fcw}]",
-    "    fxrstor [rdi + {fx}]",
+    "    mov rax, [rdi + {fpu}]",
+    "    fxrstor [rax]",
     // The window. A kick before it has set the flag; one within it, or later, leads out.
     "2:  cmp dword ptr [rdi + {kicked}], 0",
     "    jne ringside_world_leave",
@@ -156,7 +162,7 @@ core::arch::global_asm!(
     "    mov es, word ptr [rdi + {selectors} + 4]",
     "    mov fs, word ptr [rdi + {selectors} + 8]",
     "    mov gs, word ptr [rdi + {selectors} + 12]",
-    "    lea rsp, [rdi + {frame}]",
+    "    mov rsp, [rdi + {entry_frame}]",
     "    mov eax, [rdi + {registers} + 0]",
     "    mov ecx, [rdi + {registers} + 4]",
     "    mov edx, [rdi + {registers} + 8]",
@@ -170,7 +176,8 @@ core::arch::global_asm!(
     ".globl ringside_world_leave",
     ".hidden ringside_world_leave",
     "ringside_world_leave:",
-    "    fxsave [rdi + {fx}]",
+    "    mov rax, [rdi + {fpu}]",
+    "    fxsave [rax]",
     "    fninit",
     "    fldcw [rdi + {host_fcw}]",
     "    ldmxcsr [rdi + {host_mxcsr}]",
@@ -215,9 +222,9 @@ core::arch::global_asm!(
     "    wrgsbase rax",
     "    jmp {guest_signal}",
     ".popsection",
-    fx = const offset_of!(SwitchArea, fpu) + offset_of!(Fpu, area),
+    fpu = const offset_of!(SwitchArea, fpu),
     registers = const offset_of!(SwitchArea, registers),
-    frame = const offset_of!(SwitchArea, frame),
+    entry_frame = const offset_of!(SwitchArea, entry_frame),
     selectors = const offset_of!(SwitchArea, selectors),
     at_signal = const offset_of!(SwitchArea, selectors_at_signal),
     kicked = const offset_of!(SwitchArea, kicked),
