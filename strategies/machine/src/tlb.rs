@@ -35,7 +35,8 @@ impl TlbEntry {
 #[derive(Debug)]
 pub struct Tlb {
     entries: [Box<[TlbEntry; TLB_ENTRIES]>; 2],
-    filled: [Vec<u16>; 2],
+    /// A bit for each slot that may hold something.
+    filled: [[u64; TLB_ENTRIES / 64]; 2],
     /// A bit for each 4 MiB of which a page was entered that is part of a large one.
     large: [u64; 16],
     generation: u64,
@@ -60,7 +61,7 @@ impl Default for Tlb {
         let empty = || Box::new([TlbEntry::EMPTY; TLB_ENTRIES]);
         Tlb {
             entries: [empty(), empty()],
-            filled: [Vec::new(), Vec::new()],
+            filled: [[0; TLB_ENTRIES / 64]; 2],
             large: [0; 16],
             generation: 1,
             bypassed: false,
@@ -72,6 +73,18 @@ impl Default for Tlb {
 #[inline(always)]
 fn slot(address: u32) -> usize {
     (address >> 12) as usize % TLB_ENTRIES
+}
+
+/// The slots whose bits are set.
+fn slots(filled: &[u64; TLB_ENTRIES / 64]) -> impl Iterator<Item = usize> + '_ {
+    filled.iter().enumerate().flat_map(|(word, &bits)| {
+        let mut left = bits;
+        std::iter::from_fn(move || {
+            let bit = left.trailing_zeros();
+            left &= left.checked_sub(1)?;
+            Some(word * 64 + bit as usize)
+        })
+    })
 }
 
 /// Whether `size` bytes at `address` lie in the page with this tag.
@@ -133,7 +146,7 @@ impl Tlb {
             addend: (host as u64).wrapping_sub(page),
         };
         self.entries[usize::from(user)][slot(address.0)] = entry;
-        self.filled[usize::from(user)].push(slot(address.0) as u16);
+        self.filled[usize::from(user)][slot(address.0) / 64] |= 1 << (slot(address.0) % 64);
     }
 
     /// Notes that the pages around `address` are entered as parts of a large one: forgetting one of
@@ -155,9 +168,10 @@ impl Tlb {
         self.large = [0; 16];
         self.generation += 1;
         for (entries, filled) in self.entries.iter_mut().zip(&mut self.filled) {
-            for index in filled.drain(..) {
-                entries[usize::from(index)] = TlbEntry::EMPTY;
+            for index in slots(filled) {
+                entries[index] = TlbEntry::EMPTY;
             }
+            *filled = [0; TLB_ENTRIES / 64];
         }
     }
 
@@ -180,8 +194,8 @@ impl Tlb {
     /// Withdraws the permission to write the page at host address `host` (it now holds code).
     pub fn withhold_writes(&mut self, host: *mut u8) {
         for (entries, filled) in self.entries.iter_mut().zip(&self.filled) {
-            for &index in filled {
-                let entry = &mut entries[usize::from(index)];
+            for index in slots(filled) {
+                let entry = &mut entries[index];
                 if entry.write != TlbEntry::NONE
                     && entry.addend.wrapping_add(entry.write) == host as u64
                 {
