@@ -105,13 +105,19 @@ fn bucket(physical: PhysicalAddress, key: Key) -> usize {
     (mixed >> 48) as usize % BUCKETS
 }
 
+/// Where in the table by linear address: pages at the same offset must not share a slot.
+#[inline]
+fn linear_slot(linear: LinearAddress) -> usize {
+    (linear.0 ^ linear.0 >> 12) as usize % LINEAR_SLOTS
+}
+
 impl BlockCache {
     /// The block at EIP, decoded if need be; nothing where no block can be: where the instruction
     /// leaves its page or the code segment, or lies in device memory.
     #[inline]
     pub(crate) fn find(&mut self, m: &mut Machine, key: Key) -> Result<Option<&Block>, Exception> {
         let linear = m.cpu.instruction_address();
-        let slot = &self.by_linear[linear.0 as usize % LINEAR_SLOTS];
+        let slot = &self.by_linear[linear_slot(linear)];
         if slot.linear == linear.0 && slot.key == key && slot.generation == m.tlb.generation() {
             let block = slot.block as usize;
             if self.blocks[block].stamp == slot.stamp {
@@ -136,6 +142,10 @@ impl BlockCache {
         linear: LinearAddress,
         key: Key,
     ) -> Result<Option<&Block>, Exception> {
+        // The limit comes before paging.
+        if m.cpu.eip > m.cpu.segments[1].limit {
+            return Ok(None);
+        }
         let physical = fetch::physical(m, linear)?;
         let block = match self.find_physical(physical, key) {
             Some(block) => block,
@@ -144,7 +154,7 @@ impl BlockCache {
                 None => return Ok(None),
             },
         };
-        self.by_linear[linear.0 as usize % LINEAR_SLOTS] = LinearSlot {
+        self.by_linear[linear_slot(linear)] = LinearSlot {
             linear: linear.0,
             key,
             generation: m.tlb.generation(),
@@ -178,13 +188,14 @@ impl BlockCache {
             return None;
         }
         let block = decode_block(bytes, physical, key)?;
+        // Clearing ends the watch over all pages, this one included: it comes first.
+        if self.blocks.len() - self.free.len() >= CAPACITY {
+            self.clear(m);
+        }
         if matches!(kind, PageKind::Ram(_)) {
             self.watch(m, physical);
         }
         m.counters.blocks_decoded += 1;
-        if self.blocks.len() - self.free.len() >= CAPACITY {
-            self.clear(m);
-        }
         Some(self.insert(block))
     }
 
