@@ -56,6 +56,10 @@ pub(crate) fn pop<T: Word>(m: &mut Machine) -> Result<T, Exception> {
 /// Pushes several values, the first one first; if one cannot be pushed, none is.
 pub(crate) fn push_all<T: Word>(m: &mut Machine, values: &[T]) -> Result<(), Exception> {
     let before = m.cpu.registers[register::ESP];
+    for depth in 1..=values.len() as u32 {
+        let pointer = before.wrapping_sub(depth * T::SIZE) & mask(m);
+        access::check_write(m, SS, pointer, T::SIZE)?;
+    }
     for &value in values {
         if let Err(exception) = push(m, value) {
             m.cpu.registers[register::ESP] = before;

@@ -27,7 +27,8 @@ fn target(m: &Machine, op: &Op) -> u32 {
     m.cpu.eip.wrapping_add(op.immediate)
 }
 
-/// Goes on with the next instruction: EIP wraps at 16 bits in 16-bit code.
+/// Goes on with the next instruction. EIP does not wrap at 16 bits in 16-bit code: fetching beyond
+/// the limit faults.
 #[inline(always)]
 fn fall_through(m: &mut Machine, op: &Op) {
     m.cpu.eip = op.next_eip(m);

@@ -61,6 +61,8 @@ pub(crate) fn popa<T: Word>(m: &mut Machine, _op: &Op) -> Done {
 
 /// ENTER with a nesting level (Intel SDM volume 2, ENTER).
 pub(crate) fn enter<T: Word>(m: &mut Machine, op: &Op) -> Done {
+    // It ends its block: begun anew it could read pointers that it has already written.
+    m.memory.set_executing(0..0);
     let esp = m.cpu.registers[ESP];
     enter_frame::<T>(m, op).inspect_err(|_| m.cpu.registers[ESP] = esp)
 }

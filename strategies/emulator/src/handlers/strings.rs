@@ -6,6 +6,7 @@
 
 use crate::access;
 use crate::alu::Word;
+use crate::debug;
 use crate::exception::Exception;
 use crate::op::Op;
 use iced_x86::{Mnemonic, OpKind};
@@ -180,22 +181,26 @@ impl Element for Lods {
 fn run<E: Element, T: Word>(m: &mut Machine, op: &Op) -> Done {
     let mask = address_mask(op);
     let (repe, repne) = (op.instruction.has_repe_prefix(), op.instruction.has_repne_prefix());
+    // It ends its block, which it may therefore write over.
+    m.memory.set_executing(0..0);
     if !repe && !repne {
         E::execute::<T>(m, op.segment, mask)?;
         m.cpu.eip = op.next_eip(m);
         return Ok(());
     }
-    // A single-stepped repetition traps after each iteration (Intel SDM volume 3, 17.3.1.4).
-    let chunk = if m.cpu.flags.contains(Eflags::TF) { 1 } else { CHUNK };
-    let mut left = chunk;
+    // A repetition traps after each iteration, for single-stepping and for data breakpoints
+    // (Intel SDM volume 3, 17.3.1.4 and 17.3.1.2).
+    let stepped = m.cpu.flags.contains(Eflags::TF) || debug::enabled(m);
+    let mut left = if stepped { 1 } else { CHUNK };
     loop {
         let count = m.cpu.registers[ECX] & mask;
         if count == 0 {
             m.cpu.eip = op.next_eip(m);
             return Ok(());
         }
-        // At least one iteration: writes may be pending that only a block cache will take.
-        if left == 0 || left < chunk && m.memory.code_was_written() {
+        if left == 0 {
+            // Its own breakpoint has been seen to (Intel SDM volume 3, 17.3.1.1).
+            m.cpu.flags.set(Eflags::RF, debug::enabled(m));
             m.cpu.eip = op.eip(m);
             return Ok(());
         }

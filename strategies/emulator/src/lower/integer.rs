@@ -277,5 +277,8 @@ pub(super) fn lower(i: &Instruction) -> Option<Lowered> {
         return strings::handler(i.mnemonic()).map(Lowered::jump);
     }
     let next = || plain(i).or_else(|| stack_instructions(i)).or_else(|| multiplications(i));
+    if i.mnemonic() == Mnemonic::Enter {
+        return stack_instructions(i).map(Lowered::fence);
+    }
     branches(i).or_else(|| conditional(i)).or_else(|| next().map(Lowered::next))
 }
