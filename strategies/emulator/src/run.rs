@@ -92,7 +92,7 @@ impl Emulator {
         let block = match self.blocks.find(m, Key::of(m, false)) {
             Ok(Some(block)) => block,
             Ok(None) => return step_from_memory(m),
-            Err(exception) => return raise(m, exception),
+            Err(exception) => return raise_from_fetch(m, exception),
         };
         if block.ops.len() as u64 > end - m.counters.instructions {
             return self.run_single(m);
@@ -115,6 +115,9 @@ impl Emulator {
             m.cpu.eip = m.cpu.eip.wrapping_add(block.length);
         }
         m.memory.set_executing(0..0);
+        if m.cpu.pending_debug != 0 {
+            return debug_trap_after(m);
+        }
         Outcome::Continue
     }
 
@@ -123,7 +126,7 @@ impl Emulator {
         match self.blocks.find(m, Key::of(m, true)) {
             Ok(Some(block)) => execute_carefully(m, &block.ops[0], block.falls_through),
             Ok(None) => step_from_memory(m),
-            Err(exception) => raise(m, exception),
+            Err(exception) => raise_from_fetch(m, exception),
         }
     }
 }
@@ -154,7 +157,7 @@ pub fn step(m: &mut Machine) -> Outcome {
 fn step_from_memory(m: &mut Machine) -> Outcome {
     match fetch::instruction(m) {
         Ok((op, flow)) => execute_carefully(m, &op, flow != Flow::Jump),
-        Err(exception) => raise(m, exception),
+        Err(exception) => raise_from_fetch(m, exception),
     }
 }
 
@@ -195,6 +198,7 @@ fn debug_exception_before(m: &mut Machine) -> Option<Outcome> {
         return None;
     }
     m.cpu.debug[6] |= bits;
+    m.counters.instructions += 1;
     Some(raise(m, Exception::DEBUG))
 }
 
@@ -217,6 +221,14 @@ fn debug_trap_after(m: &mut Machine) -> Outcome {
 #[cold]
 fn raise_from(m: &mut Machine, op: &Op, exception: Exception) -> Outcome {
     m.cpu.eip = if exception.is_trap() { op.next_eip(m) } else { op.eip(m) };
+    raise(m, exception)
+}
+
+/// Raises what fetching raised. It counts as an instruction: a guest whose handlers cannot be fetched
+/// must come to its limit all the same.
+#[cold]
+fn raise_from_fetch(m: &mut Machine, exception: Exception) -> Outcome {
+    m.counters.instructions += 1;
     raise(m, exception)
 }
 
