@@ -125,7 +125,19 @@ pub(crate) fn check_write(
     size: u32,
 ) -> Result<(), Exception> {
     let linear = linear(m, segment, offset, size, true)?;
-    pages(m, linear, size, Access::data(m.cpu.cpl, true)).map(|_| ())
+    let pieces = pages(m, linear, size, Access::data(m.cpu.cpl, true))?;
+    check_not_executing(m, &pieces, size)
+}
+
+/// Raises [`Exception::RESTART`] if any of the bytes is being executed from a decoded copy.
+fn check_not_executing(m: &Machine, pieces: &Pieces, size: u32) -> Result<(), Exception> {
+    let (first, left) = pieces.first;
+    let in_second =
+        |second| size > left && m.memory.is_executing(second, size - left);
+    if m.memory.is_executing(first, left) || pieces.second.is_some_and(in_second) {
+        return Err(Exception::RESTART);
+    }
+    Ok(())
 }
 
 /// The linear address of an operand, with everything that segmentation checks
@@ -185,8 +197,13 @@ fn pages(
         let first = (paging::translate(m, linear, access)?, size);
         return Ok(Pieces { first, second: None });
     }
-    let first = (paging::translate(m, linear, access)?, left);
     let next = LinearAddress(linear.0.wrapping_add(left));
+    if access.is_write() {
+        // No page becomes dirty for a write that the other one refuses.
+        paging::check(m, linear, access)?;
+        paging::check(m, next, access)?;
+    }
+    let first = (paging::translate(m, linear, access)?, left);
     let second = Some(paging::translate(m, next, access)?);
     Ok(Pieces { first, second })
 }
@@ -216,13 +233,8 @@ pub(crate) fn write_linear_bytes(
     access: Access,
 ) -> Result<(), Exception> {
     let pieces = pages(m, linear, data.len() as u32, access)?;
+    check_not_executing(m, &pieces, data.len() as u32)?;
     let (head, tail) = data.split_at(pieces.first.1 as usize);
-    for (address, part) in [(Some(pieces.first.0), head), (pieces.second, tail)] {
-        let Some(address) = address else { continue };
-        if m.memory.is_executing(address, part.len() as u32) {
-            return Err(Exception::RESTART);
-        }
-    }
     debug::data_access(m, linear, data.len() as u32, true);
     write_physical(m, pieces.first.0, head);
     if let Some(second) = pieces.second {

@@ -31,6 +31,11 @@ impl Access {
     pub(crate) fn system(write: bool) -> Access {
         Access { write, user: false, marks: true }
     }
+
+    /// Whether this is a write.
+    pub(crate) fn is_write(self) -> bool {
+        self.write
+    }
 }
 
 /// What a page walk found.
@@ -77,6 +82,18 @@ pub(crate) fn translate(
     };
     fill(m, linear, &found, access.user);
     Ok(found.physical)
+}
+
+/// Raises what [`translate`] would raise, but sets no accessed or dirty bit.
+pub(crate) fn check(
+    m: &mut Machine,
+    linear: LinearAddress,
+    access: Access,
+) -> Result<(), Exception> {
+    if m.cpu.paging() {
+        walk(m, linear, Access { marks: false, ..access }).inspect_err(|_| m.cpu.cr2 = linear.0)?;
+    }
+    Ok(())
 }
 
 /// A page as the guest's page tables map it.
