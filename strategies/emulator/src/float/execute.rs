@@ -123,9 +123,19 @@ pub(crate) fn sse(m: &mut Machine, op: &Op) -> Done {
         check_pending(m)?;
     }
     if needs.has(Needs::MXCSR) && m.cpu.fpu.mxcsr() & 0x1f80 != 0x1f80 {
-        return with_unmasked_exceptions(m, op);
+        with_unmasked_exceptions(m, op)?;
+    } else {
+        run_sse(m, op)?;
     }
-    with_operand(m, op)
+    if !unit::all_masked(m) {
+        unit::leave(m);
+    }
+    Ok(())
+}
+
+/// With an MMX operand, a pending x87 exception must not reach the host.
+fn run_sse(m: &mut Machine, op: &Op) -> Done {
+    if Needs(op.source).has(Needs::X87) { run_x87(m, op) } else { with_operand(m, op) }
 }
 
 /// The instruction runs with all exceptions masked and none set; if it sets one that the guest has
@@ -139,7 +149,7 @@ fn with_unmasked_exceptions(m: &mut Machine, op: &Op) -> Done {
     m.cpu.fpu.set_mxcsr(mxcsr | 0x1f80);
     let clean = mxcsr & !0x3f | 0x1f80;
     m.cpu.fpu.set_mxcsr(clean);
-    let done = with_operand(m, op);
+    let done = run_sse(m, op);
     unit::leave(m);
     let raised = if done.is_ok() { m.cpu.fpu.mxcsr() & 0x3f } else { 0 };
     let unmasked = raised & !(mxcsr >> 7);
