@@ -79,7 +79,7 @@ pub(crate) fn all() -> Vec<Workload> {
             group: Group::Sensitive,
             summary,
             memory_bytes: u64::from(layout::MEMORY),
-            first_iterations: if name == "hlt" { 20 } else { 100 },
+            first_iterations: if name == "hlt" { 5 } else { 100 },
             assemble,
         })
         .collect()
