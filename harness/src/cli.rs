@@ -1,7 +1,7 @@
 //! The command line, and what a failure means for the exit status.
 
 use crate::config::VmOptions;
-use crate::{bench, doctor, list, run, worker};
+use crate::{bench, doctor, list, peers, run, worker};
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -38,6 +38,8 @@ enum Command {
     Doctor,
     #[command(hide = true)]
     Worker(worker::Arguments),
+    #[command(hide = true)]
+    NativeWorker(peers::NativeArguments),
     #[command(hide = true)]
     VmWorker(run::WorkerArguments),
 }
@@ -139,6 +141,10 @@ fn dispatch(command: Option<Command>) -> anyhow::Result<ExitCode> {
         Some(Command::Doctor) => print(&doctor::text()),
         Some(Command::Worker(arguments)) => {
             worker::main(&arguments)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::NativeWorker(arguments)) => {
+            peers::native_main(&arguments)?;
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::VmWorker(arguments)) => run::worker_main(&arguments),

@@ -7,6 +7,7 @@ use machine::cpu::CpuModel;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::{Duration, Instant};
+use workloads::Workload;
 use workloads::protocol::Transcript;
 
 /// Probes and stray lines of one guest that are kept; a workload has a handful.
@@ -15,6 +16,10 @@ const KEPT: usize = 64;
 /// A guest to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Job<'a> {
+    /// What it measures.
+    pub workload: &'a Workload,
+    /// The iterations in its image.
+    pub iterations: u32,
     /// The multiboot image.
     pub image: &'a Path,
     /// The disk, if the guest needs one.

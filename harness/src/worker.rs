@@ -60,12 +60,13 @@ pub fn start(strategy: StrategyId, job: &Job, stop: &Stop) -> anyhow::Result<Rep
 }
 
 /// This program, even if its file was replaced since it was started.
-fn program() -> anyhow::Result<PathBuf> {
+pub(crate) fn program() -> anyhow::Result<PathBuf> {
     let link = Path::new("/proc/self/exe");
     if link.exists() { Ok(link.to_owned()) } else { Ok(std::env::current_exe()?) }
 }
 
-fn report(finished: &Finished) -> Report {
+/// What a worker that has ended came to.
+pub(crate) fn report(finished: &Finished) -> Report {
     let died = |how: String| {
         let said = process::last_words(&finished.errors);
         let colon = if said.is_empty() { "" } else { ": " };

@@ -118,6 +118,9 @@ impl Engine<'_> {
         let share = budget.share();
         let mut all = Vec::new();
         for (target, support) in self.targets.clone() {
+            if !target.runs(workload) {
+                continue;
+            }
             self.progress.at(workload.name, target.name());
             all.push(self.open(workload, target, &support, &budget)?);
         }
@@ -287,6 +290,8 @@ impl Engine<'_> {
     ) -> anyhow::Result<Run> {
         let files = self.scratch.files(workload, iterations)?;
         let job = Job {
+            workload,
+            iterations,
             image: &files.image,
             disk: files.disk.as_deref(),
             memory_bytes: workload.memory_bytes,

@@ -101,6 +101,10 @@ impl Experiment {
         if experiment.targets.is_empty() || experiment.workloads.is_empty() {
             return Err(source.error("nothing to measure: no strategies, peers or workloads"));
         }
+        let runs = |target: &Target| experiment.workloads.iter().any(|each| target.runs(each));
+        if !experiment.targets.iter().any(runs) {
+            return Err(source.error("nothing to measure: native runs compute workloads only"));
+        }
         experiment.settle_baseline(&file, &source, overrides)?;
         Ok(experiment)
     }

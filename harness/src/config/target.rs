@@ -3,6 +3,7 @@
 use super::suggest;
 use crate::peers::PeerId;
 use strategy::StrategyId;
+use workloads::Workload;
 
 /// One row of the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -20,6 +21,15 @@ impl Target {
         match self {
             Target::Strategy(id) => id.name(),
             Target::Peer(id) => id.name(),
+        }
+    }
+
+    /// Whether the workload is one for it.
+    #[must_use]
+    pub fn runs(self, workload: &Workload) -> bool {
+        match self {
+            Target::Strategy(_) => true,
+            Target::Peer(id) => id.runs(workload),
         }
     }
 }

@@ -102,6 +102,12 @@ impl Run {
         self.summary.iter().find(|row| row.strategy == strategy && row.workload == workload)
     }
 
+    /// Whether the strategy or peer was measured, or tried, with any of the workloads.
+    #[must_use]
+    pub fn has_any(&self, strategy: &str, workloads: &[&str]) -> bool {
+        workloads.iter().any(|workload| self.summary_of(strategy, workload).is_some())
+    }
+
     /// What slowdowns are relative to: the choice in `host.toml`, where it has any time. Else the
     /// first of `native`, `qemu-tcg`, `hardware-assist` and `interpretation` that has a time in every
     /// group, or, where none has, the one that has times in the most groups.

@@ -9,12 +9,13 @@ use crate::stats::Comparison;
 const ENOUGH_SAMPLES: u32 = 6;
 
 pub(super) fn section(run: &Run, comparison: Option<&Comparison>) -> String {
-    let strategies = run.strategies();
     let mut contents = html::paragraph(
         "The median time of one iteration; under it its confidence interval and the ratio to the \
          baseline.",
     );
     for (group, workloads) in run.groups() {
+        let mut strategies = run.strategies();
+        strategies.retain(|strategy| run.has_any(strategy, &workloads));
         let labels = strategies.iter().map(|strategy| run.label(strategy));
         let mut table = Table::new(std::iter::once("").chain(labels));
         for workload in workloads {

@@ -47,7 +47,7 @@ impl Comparison {
             strategies: run
                 .strategies()
                 .into_iter()
-                .filter(|&strategy| strategy != baseline)
+                .filter(|&strategy| strategy != baseline && run.has_any(strategy, &workloads))
                 .map(|strategy| times.compare(strategy, baseline, &workloads))
                 .collect(),
             workloads: workloads.into_iter().map(str::to_owned).collect(),
