@@ -169,10 +169,23 @@ pub(crate) fn linear(
         return Err(fault);
     }
     let address = descriptor.base.wrapping_add(offset);
-    if alignment_checked(m) && size.is_power_of_two() && address & (size.min(8) - 1) != 0 {
+    if alignment_checked(m) && address & (alignment(size) - 1) != 0 {
         return Err(Exception::ALIGNMENT);
     }
     Ok(LinearAddress(address))
+}
+
+/// To how many bytes an operand of `size` bytes has to be aligned (Intel SDM volume 3, table 6-7).
+fn alignment(size: u32) -> u32 {
+    match size {
+        2 | 4 | 8 | 16 => size,
+        // An 80-bit number.
+        10 => 8,
+        // x87 environments and states of 16 and 32 bits.
+        14 | 94 => 2,
+        28 | 108 => 4,
+        _ => 1,
+    }
 }
 
 /// Whether unaligned accesses raise #AC now.

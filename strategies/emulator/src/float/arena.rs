@@ -62,5 +62,7 @@ pub(crate) fn stub(code: &[u8]) -> Option<Stub> {
 #[inline]
 pub(crate) fn address(stub: Stub) -> *const u8 {
     // A stub exists only if the arena does.
-    arena().map_or(std::ptr::null(), |(executable, _)| executable.as_ptr().wrapping_add(stub.0 as usize))
+    arena().map_or(std::ptr::null(), |(executable, _)| {
+        executable.as_ptr().wrapping_add(stub.0 as usize)
+    })
 }

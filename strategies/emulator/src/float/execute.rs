@@ -2,6 +2,7 @@
 
 use super::arena::Stub;
 use super::image;
+use super::simd;
 use super::stub::Needs;
 use super::unit;
 use crate::access;
@@ -146,12 +147,11 @@ fn with_unmasked_exceptions(m: &mut Machine, op: &Op) -> Done {
     let general = m.cpu.registers;
     let flags = m.cpu.flags;
     let mxcsr = saved.mxcsr();
-    m.cpu.fpu.set_mxcsr(mxcsr | 0x1f80);
     let clean = mxcsr & !0x3f | 0x1f80;
     m.cpu.fpu.set_mxcsr(clean);
     let done = run_sse(m, op);
     unit::leave(m);
-    let raised = if done.is_ok() { m.cpu.fpu.mxcsr() & 0x3f } else { 0 };
+    let raised = if done.is_ok() { raised(m, op, mxcsr) } else { 0 };
     let unmasked = raised & !(mxcsr >> 7);
     if done.is_err() || unmasked != 0 {
         m.cpu.fpu = saved;
@@ -159,12 +159,31 @@ fn with_unmasked_exceptions(m: &mut Machine, op: &Op) -> Done {
         m.cpu.flags = flags;
     }
     m.cpu.fpu.set_mxcsr(mxcsr | raised);
+    if unmasked != 0 && Needs(op.source).has(Needs::X87) {
+        // The transition to MMX comes before the computation.
+        unit::begin_mmx(&mut m.cpu.fpu);
+    }
     done?;
     match unmasked {
         0 => Ok(()),
         _ if m.cpu.cr4.contains(Cr4::OSXMMEXCPT) => Err(Exception::SIMD),
         _ => Err(Exception::UNDEFINED),
     }
+}
+
+/// The exceptions of an instruction that has just run masked, as it would have set them with
+/// `mxcsr` (Intel SDM volume 1, 11.5.2 and 11.5.3).
+fn raised(m: &Machine, op: &Op, mxcsr: u32) -> u32 {
+    const BEFORE_COMPUTATION: u32 = 7;
+    const UNDERFLOW: u32 = 1 << 4;
+    let raised = m.cpu.fpu.mxcsr() & 0x3f;
+    if raised & BEFORE_COMPUTATION & !(mxcsr >> 7) != 0 {
+        // Nothing is computed then.
+        return raised & BEFORE_COMPUTATION;
+    }
+    // Masked underflow is for inexact results; unmasked, a tiny one is enough.
+    let tiny = mxcsr & UNDERFLOW << 7 == 0 && simd::result_is_denormal(&m.cpu.fpu, &op.instruction);
+    raised | if tiny { UNDERFLOW } else { 0 }
 }
 
 /// Calls the stub with its memory operand in place: the guest's own memory where it is at hand, else
@@ -215,6 +234,10 @@ fn with_copy(m: &mut Machine, op: &Op, offset: u32, size: usize, needs: Needs) -
     // A write into the running block is found only at the write: be ready to take the x87 state back.
     let general = m.cpu.registers;
     unit::leave(m);
+    if !needs.has(Needs::READS) && needs.has(Needs::X87) && !unit::all_masked(m) {
+        // An unmasked exception keeps a store from happening: what is there is then put back.
+        access::read_bytes(m, op.segment, offset, &mut copy.0[..size])?;
+    }
     let saved = m.cpu.fpu.clone();
     call(m, op, copy.0.as_mut_ptr());
     access::write_bytes(m, op.segment, offset, &copy.0[..size]).inspect_err(|_| {

@@ -13,6 +13,8 @@ type Done = Result<(), Exception>;
 
 /// What FXSAVE writes in 32-bit mode: up to XMM7.
 const FXSAVE_BYTES: usize = 288;
+/// What has to be accessible for that.
+const FXSAVE_AREA: usize = 512;
 /// The bits that MXCSR has (SSE2 with denormals-are-zero).
 pub(crate) const MXCSR_BITS: u32 = 0xffff;
 
@@ -86,16 +88,15 @@ fn environment(fpu: &Fpu, layout: Layout) -> Vec<u8> {
     let (fip, fdp) = (linear(cs, ip), linear(ds, dp));
     let pointers = match (layout.wide, layout.protected) {
         (_, true) => [ip, cs | if layout.wide { opcode << 16 } else { 0 }, dp, ds],
-        (true, false) => {
-            [fip & 0xffff, fip >> 16 << 12 | opcode, fdp & 0xffff, fdp >> 16 << 12]
-        }
+        (true, false) => [fip & 0xffff, fip >> 16 << 12 | opcode, fdp & 0xffff, fdp >> 16 << 12],
         (false, false) => [fip, (fip >> 16 & 0xf) << 12 | opcode, fdp, (fdp >> 16 & 0xf) << 12],
     };
     let mut bytes = Vec::with_capacity(28);
     for (number, value) in control.into_iter().chain(pointers).enumerate() {
         if layout.wide {
             // The unused upper halves read as ones.
-            let upper = if number < 3 || (number == 6 && layout.protected) { 0xffff_0000 } else { 0 };
+            let upper =
+                if number < 3 || (number == 6 && layout.protected) { 0xffff_0000 } else { 0 };
             bytes.extend((value | upper).to_le_bytes());
         } else {
             bytes.extend((value as u16).to_le_bytes());
@@ -115,13 +116,15 @@ fn load_environment(fpu: &mut Fpu, bytes: &[u8], layout: Layout) {
         (field(3) & 0xffff | high(field(4)), 0, field(5) & 0xffff | high(field(6)), 0)
     };
     let area = &mut fpu.area.0;
-    set_word(area, 0, field(0) as u16 & 0x1f7f | 0x40);
-    set_word(area, 2, field(1) as u16);
+    let (control, status) = (field(0) as u16 & 0x1f7f | 0x40, field(1) as u16);
+    set_word(area, 0, control);
     area[4] = one_bit_tags(field(2) as u16);
     area[8..12].copy_from_slice(&ip.to_le_bytes());
     set_word(area, 12, cs);
     area[16..20].copy_from_slice(&dp.to_le_bytes());
     set_word(area, 20, ds);
+    unit::set_top(fpu, (status >> 11 & 7) as u8);
+    set_word(&mut fpu.area.0, 2, status);
     update_summary(fpu);
 }
 
@@ -196,6 +199,7 @@ pub(crate) fn fninit(m: &mut Machine, _op: &Op) -> Done {
 }
 
 fn initialize(fpu: &mut Fpu) {
+    unit::set_top(fpu, 0);
     fpu.area.0[..24].fill(0);
     set_word(&mut fpu.area.0, 0, 0x37f);
 }
@@ -230,6 +234,7 @@ fn check_fxsave(m: &Machine, op: &Op) -> Result<u32, Exception> {
 /// FXSAVE.
 pub(crate) fn fxsave(m: &mut Machine, op: &Op) -> Done {
     let offset = check_fxsave(m, op)?;
+    access::check_write(m, op.segment, offset, FXSAVE_AREA as u32)?;
     unit::leave(m);
     let mut bytes = [0; FXSAVE_BYTES];
     bytes.copy_from_slice(&m.cpu.fpu.area.0[..FXSAVE_BYTES]);
@@ -240,13 +245,13 @@ pub(crate) fn fxsave(m: &mut Machine, op: &Op) -> Done {
 /// FXRSTOR.
 pub(crate) fn fxrstor(m: &mut Machine, op: &Op) -> Done {
     let offset = check_fxsave(m, op)?;
-    let mut bytes = [0; FXSAVE_BYTES];
+    let mut bytes = [0; FXSAVE_AREA];
     access::read_bytes(m, op.segment, offset, &mut bytes)?;
     if dword(&bytes, MXCSR) & !MXCSR_BITS != 0 {
         return Err(Exception::PROTECTION);
     }
     unit::leave(m);
-    m.cpu.fpu.area.0[..FXSAVE_BYTES].copy_from_slice(&bytes);
+    m.cpu.fpu.area.0[..FXSAVE_BYTES].copy_from_slice(&bytes[..FXSAVE_BYTES]);
     set_word(&mut m.cpu.fpu.area.0, 0, word(&bytes, 0) & 0x1f7f | 0x40);
     update_summary(&mut m.cpu.fpu);
     Ok(())

@@ -31,7 +31,7 @@ pub(crate) fn lower(instruction: &Instruction) -> Option<FloatHandler> {
     }
     let handler = with_stub(instruction)?;
     let mut made = stub::make(instruction, rounds(instruction.mnemonic()))?;
-    if !names_xmm(instruction) && instruction.mnemonic() != Mnemonic::Movnti {
+    if !is_sse(instruction) && instruction.mnemonic() != Mnemonic::Movnti {
         // Many x87 instructions name no register.
         made.needs.0 |= stub::Needs::X87;
     }
@@ -72,14 +72,17 @@ fn with_stub(instruction: &Instruction) -> Option<Handler> {
         Movnti => execute::plain,
         _ if is(&[CpuidFeature::FPU, CpuidFeature::FPU287, CpuidFeature::FPU387]) => execute::x87,
         _ if instruction.cpuid_features().contains(&CpuidFeature::MMX) => execute::mmx,
-        _ if is(&[CpuidFeature::SSE, CpuidFeature::SSE2]) && !names_xmm(instruction) => execute::mmx,
+        _ if is(&[CpuidFeature::SSE, CpuidFeature::SSE2]) && !is_sse(instruction) => execute::mmx,
         _ if is(&[CpuidFeature::SSE, CpuidFeature::SSE2]) => execute::sse,
         _ => return None,
     })
 }
 
-fn names_xmm(instruction: &Instruction) -> bool {
-    (0..instruction.op_count()).any(|number| instruction.op_register(number).is_xmm())
+/// Whether the instruction is SSE's in more than its encoding: it names an XMM register, or reads
+/// memory in place of one (CVTSD2SI, CVTPS2PI).
+fn is_sse(instruction: &Instruction) -> bool {
+    rounds(instruction.mnemonic())
+        || (0..instruction.op_count()).any(|number| instruction.op_register(number).is_xmm())
 }
 
 /// Whether MXCSR matters: the instruction rounds, or can raise a SIMD exception.
@@ -87,13 +90,67 @@ fn rounds(mnemonic: Mnemonic) -> bool {
     use Mnemonic::*;
     matches!(
         mnemonic,
-        Addps | Addpd | Addss | Addsd | Subps | Subpd | Subss | Subsd | Mulps | Mulpd | Mulss
-            | Mulsd | Divps | Divpd | Divss | Divsd | Sqrtps | Sqrtpd | Sqrtss | Sqrtsd | Minps
-            | Minpd | Minss | Minsd | Maxps | Maxpd | Maxss | Maxsd | Cmpps | Cmppd | Cmpss
-            | Cmpsd | Comiss | Comisd | Ucomiss | Ucomisd | Cvtpi2ps | Cvtpi2pd | Cvtps2pi
-            | Cvttps2pi | Cvtpd2pi | Cvttpd2pi | Cvtsi2ss | Cvtsi2sd | Cvtss2si | Cvttss2si
-            | Cvtsd2si | Cvttsd2si | Cvtss2sd | Cvtsd2ss | Cvtps2pd | Cvtpd2ps | Cvtdq2ps
-            | Cvtps2dq | Cvttps2dq | Cvtdq2pd | Cvtpd2dq | Cvttpd2dq | Rcpps | Rcpss | Rsqrtps
+        Addps
+            | Addpd
+            | Addss
+            | Addsd
+            | Subps
+            | Subpd
+            | Subss
+            | Subsd
+            | Mulps
+            | Mulpd
+            | Mulss
+            | Mulsd
+            | Divps
+            | Divpd
+            | Divss
+            | Divsd
+            | Sqrtps
+            | Sqrtpd
+            | Sqrtss
+            | Sqrtsd
+            | Minps
+            | Minpd
+            | Minss
+            | Minsd
+            | Maxps
+            | Maxpd
+            | Maxss
+            | Maxsd
+            | Cmpps
+            | Cmppd
+            | Cmpss
+            | Cmpsd
+            | Comiss
+            | Comisd
+            | Ucomiss
+            | Ucomisd
+            | Cvtpi2ps
+            | Cvtpi2pd
+            | Cvtps2pi
+            | Cvttps2pi
+            | Cvtpd2pi
+            | Cvttpd2pi
+            | Cvtsi2ss
+            | Cvtsi2sd
+            | Cvtss2si
+            | Cvttss2si
+            | Cvtsd2si
+            | Cvttsd2si
+            | Cvtss2sd
+            | Cvtsd2ss
+            | Cvtps2pd
+            | Cvtpd2ps
+            | Cvtdq2ps
+            | Cvtps2dq
+            | Cvttps2dq
+            | Cvtdq2pd
+            | Cvtpd2dq
+            | Cvttpd2dq
+            | Rcpps
+            | Rcpss
+            | Rsqrtps
             | Rsqrtss
     )
 }

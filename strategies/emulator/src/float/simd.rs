@@ -7,9 +7,10 @@ use crate::access;
 use crate::exception::Exception;
 use crate::handlers::strings;
 use crate::op::Op;
+use iced_x86::{Instruction, Mnemonic};
 use machine::Machine;
-use machine::cpu::XMM0;
 use machine::cpu::register::EDI;
+use machine::cpu::{Fpu, XMM0};
 
 type Done = Result<(), Exception>;
 
@@ -36,14 +37,9 @@ pub(crate) fn maskmovq(m: &mut Machine, op: &Op) -> Done {
     check_mmx(m)?;
     unit::leave(m);
     let register = |number: u32| 32 + 16 * (op.instruction.op_register(number).number() & 7);
-    store_masked(m, op, register(1), register(2), 8)?;
-    // As every MMX instruction: all tags valid, TOP 0.
-    let area = &mut m.cpu.fpu.area.0;
-    let top = usize::from(area[3] >> 3 & 7);
-    area[32..160].rotate_right(16 * top);
-    area[3] &= !0x38;
-    area[4] = 0xff;
-    Ok(())
+    // First, since with TOP 0 the MMX registers are in order; the CPU does so even if it faults.
+    unit::begin_mmx(&mut m.cpu.fpu);
+    store_masked(m, op, register(1), register(2), 8)
 }
 
 /// MASKMOVDQU: the same for an XMM register.
@@ -58,10 +54,10 @@ fn store_masked(m: &mut Machine, op: &Op, data: usize, mask: usize, bytes: usize
     let base = m.cpu.registers[EDI];
     let chosen = |m: &Machine, at: usize| m.cpu.fpu.area.0[mask + at] & 0x80 != 0;
     let offset = |at: usize| base.wrapping_add(at as u32) & address_mask;
-    for at in 0..bytes {
-        if chosen(m, at) {
-            access::check_write(m, op.segment, offset(at), 1)?;
-        }
+    // Faults are those of a store of all bytes; those of paging only if there is one to store.
+    access::linear(m, op.segment, offset(0), bytes as u32, true)?;
+    if (0..bytes).any(|at| chosen(m, at)) {
+        access::check_write(m, op.segment, offset(0), bytes as u32)?;
     }
     for at in 0..bytes {
         if chosen(m, at) {
@@ -70,6 +66,28 @@ fn store_masked(m: &mut Machine, op: &Op, data: usize, mask: usize, bytes: usize
         }
     }
     Ok(())
+}
+
+/// Whether an instruction that computes floating-point numbers has left a denormal one.
+pub(crate) fn result_is_denormal(fpu: &Fpu, instruction: &Instruction) -> bool {
+    use Mnemonic::*;
+    let at = XMM0 + 16 * (instruction.op0_register().number() & 7);
+    let result = &fpu.area.0[at..at + 16];
+    let (single, bytes) = match instruction.mnemonic() {
+        Addss | Subss | Mulss | Divss | Cvtsd2ss => (true, 4),
+        Addps | Subps | Mulps | Divps => (true, 16),
+        Cvtpd2ps => (true, 8),
+        Addsd | Subsd | Mulsd | Divsd => (false, 8),
+        Addpd | Subpd | Mulpd | Divpd => (false, 16),
+        _ => return false,
+    };
+    if single {
+        let (numbers, _) = result[..bytes].as_chunks();
+        numbers.iter().any(|&number| f32::from_le_bytes(number).is_subnormal())
+    } else {
+        let (numbers, _) = result[..bytes].as_chunks();
+        numbers.iter().any(|&number| f64::from_le_bytes(number).is_subnormal())
+    }
 }
 
 /// Fences order nothing more than one CPU does by itself.

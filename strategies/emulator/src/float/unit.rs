@@ -8,7 +8,7 @@
 
 use super::arena::{Stub, address};
 use machine::Machine;
-use machine::cpu::FxArea;
+use machine::cpu::{Fpu, FxArea};
 use std::arch::asm;
 
 /// The part of the FXSAVE area that is the x87 unit's: registers from here …
@@ -17,7 +17,6 @@ const REGISTERS: usize = 32;
 const REGISTERS_END: usize = 160;
 /// MXCSR with all exceptions masked, as the monitor itself runs.
 const HOST_MXCSR: u32 = 0x1f80;
-
 
 /// Whether all x87 exceptions are masked.
 #[inline]
@@ -78,6 +77,20 @@ fn store(m: &mut Machine) {
     guest[..5].copy_from_slice(&area.0[..5]);
     guest[REGISTERS..REGISTERS_END].copy_from_slice(&area.0[REGISTERS..REGISTERS_END]);
     m.cpu.fpu.resident = false;
+}
+
+/// Moves TOP. The FXSAVE area has the registers in stack order, so they move with it.
+pub(crate) fn set_top(fpu: &mut Fpu, top: u8) {
+    let area = &mut fpu.area.0;
+    let distance = top.wrapping_sub(area[3] >> 3) & 7;
+    area[REGISTERS..REGISTERS_END].rotate_left(16 * usize::from(distance));
+    area[3] = area[3] & !0x38 | (top & 7) << 3;
+}
+
+/// What every MMX instruction does to the x87 unit: TOP 0, no register empty.
+pub(crate) fn begin_mmx(fpu: &mut Fpu) {
+    set_top(fpu, 0);
+    fpu.area.0[4] = 0xff;
 }
 
 /// Calls a stub with RDI at `memory`, RSI at the guest's FXSAVE area, ECX holding `general`, and the
