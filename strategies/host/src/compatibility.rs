@@ -12,6 +12,7 @@
 
 use crate::Error;
 use crate::high_half::HighHalf;
+use crate::sandbox::record;
 use crate::thread_setup::ThreadSetup;
 use crate::time_stamp;
 use crate::watchdog::Watchdog;
@@ -278,6 +279,7 @@ impl CompatibilityMode {
         area.selectors =
             DataSelectors { ds: ds.into(), es: es.into(), fs: fs.into(), gs: gs.into() };
         area.report = SignalReport::default();
+        record::entering(state.eip);
         area.entry_frame = &raw const area.frame;
         if state.has_16bit_stack {
             let esp = state.registers[register::ESP];

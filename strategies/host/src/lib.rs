@@ -10,6 +10,7 @@ mod high_half;
 pub mod kick;
 pub mod ldt;
 pub mod low_memory;
+pub mod sandbox;
 mod signals;
 mod thread_setup;
 mod time_stamp;

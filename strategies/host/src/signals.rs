@@ -6,6 +6,7 @@
 //! own timer's. Handlers are installed once and stay.
 
 use crate::Error;
+use crate::sandbox::escape;
 use crate::time_stamp;
 use crate::world_switch::{self, DataSelectors, HOST_CODE, HOST_DATA, SignalReport, SwitchArea};
 use std::cell::Cell;
@@ -149,6 +150,11 @@ pub(crate) unsafe extern "C" fn host_signal(
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
+    // First, for what follows reads thread-local storage, which an escaped guest has taken away.
+    // SAFETY: the kernel's context.
+    if unsafe { escape::is_noticed(signal, context.cast()) } {
+        return;
+    }
     // SAFETY: the kernel's siginfo; the value is there in timer signals, which the code tells.
     let is_ours = unsafe {
         signal == libc::SIGALRM
