@@ -52,7 +52,11 @@ impl Interpretation {
             if left == 0 || limit.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Stop::Limit;
             }
-            match self.emulator.run(machine, left.min(SLICE)) {
+            let until_replayed = machine.replay_distance().unwrap_or(SLICE);
+            if until_replayed == 0 {
+                continue;
+            }
+            match self.emulator.run(machine, left.min(SLICE).min(until_replayed)) {
                 Outcome::Continue => {}
                 Outcome::Shutdown => return Stop::TripleFault,
                 Outcome::Halted if machine.cpu.interruptible() => self.wait(machine, limit),

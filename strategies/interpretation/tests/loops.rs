@@ -7,7 +7,8 @@ use strategy::{Limit, Stop, Strategy};
 
 /// A machine in flat 32-bit protected mode without paging, with `code` at 1 MiB.
 fn machine(code: &[u8]) -> Machine {
-    let mut machine = Machine::new(&MachineConfig { memory_bytes: 4 << 20, ..Default::default() }).unwrap();
+    let mut machine =
+        Machine::new(&MachineConfig { memory_bytes: 4 << 20, ..Default::default() }).unwrap();
     machine.cpu.cr0 |= Cr0::PE;
     for register in SegmentRegister::ALL {
         let code = register == SegmentRegister::Cs;

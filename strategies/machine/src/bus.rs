@@ -7,6 +7,7 @@ use crate::clock::{Clock, Nanos};
 use crate::devices::{DeviceId, Devices};
 use crate::memory::{VGA_END, VGA_START};
 use crate::signals::Signals;
+use crate::tap::Tap;
 use crate::{Error, MachineConfig, PhysicalAddress};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -64,6 +65,8 @@ const PORTS: &[(RangeInclusive<u16>, u32, DeviceId)] = &[
 pub struct Bus {
     /// The devices.
     pub devices: Devices,
+    /// Between the CPU and the devices.
+    pub tap: Tap,
     /// For each port, an index into [`PORTS`] plus one, or 0.
     port_index: Box<[u8; 0x1_0000]>,
 }
@@ -84,7 +87,8 @@ impl Bus {
                 port_index[usize::from(port)] = index as u8 + 1;
             }
         }
-        Ok(Bus { devices: Devices::new(config, signals, clock)?, port_index })
+        let devices = Devices::new(config, signals, clock)?;
+        Ok(Bus { devices, tap: Tap::new(signals.clone()), port_index })
     }
 
     /// What answers at a port: the device, the offset there, and how wide an access may be that
@@ -99,7 +103,46 @@ impl Bus {
     }
 
     /// Reads `size` (1, 2 or 4) bytes at `port`.
+    #[inline]
     pub fn port_read(&mut self, port: u16, size: usize) -> u32 {
+        if self.tap.is_off() {
+            self.device_port_read(port, size)
+        } else {
+            self.tapped_port_read(port, size)
+        }
+    }
+
+    /// Writes the low `size` (1, 2 or 4) bytes of `value` at `port`.
+    #[inline]
+    pub fn port_write(&mut self, port: u16, size: usize, value: u32) {
+        if self.tap.is_off() {
+            self.device_port_write(port, size, value);
+        } else {
+            self.tapped_port_write(port, size, value);
+        }
+    }
+
+    /// Reads device memory; what nothing answers reads all ones. Any length up to 16 bytes.
+    #[inline]
+    pub fn mmio_read(&mut self, address: PhysicalAddress, data: &mut [u8]) {
+        if self.tap.is_off() {
+            self.device_mmio_read(address, data);
+        } else {
+            self.tapped_mmio_read(address, data);
+        }
+    }
+
+    /// Writes device memory; what nothing answers is lost. Any length up to 16 bytes.
+    #[inline]
+    pub fn mmio_write(&mut self, address: PhysicalAddress, data: &[u8]) {
+        if self.tap.is_off() {
+            self.device_mmio_write(address, data);
+        } else {
+            self.tapped_mmio_write(address, data);
+        }
+    }
+
+    pub(crate) fn device_port_read(&mut self, port: u16, size: usize) -> u32 {
         let mut data = [0xff; 4];
         let mut at = 0;
         while at < size {
@@ -118,8 +161,7 @@ impl Bus {
         }
     }
 
-    /// Writes the low `size` (1, 2 or 4) bytes of `value` at `port`.
-    pub fn port_write(&mut self, port: u16, size: usize, value: u32) {
+    pub(crate) fn device_port_write(&mut self, port: u16, size: usize, value: u32) {
         let data = value.to_le_bytes();
         let mut at = 0;
         while at < size {
@@ -133,8 +175,7 @@ impl Bus {
         }
     }
 
-    /// Reads device memory; what nothing answers reads all ones. Any length up to 16 bytes.
-    pub fn mmio_read(&mut self, address: PhysicalAddress, data: &mut [u8]) {
+    pub(crate) fn device_mmio_read(&mut self, address: PhysicalAddress, data: &mut [u8]) {
         data.fill(0xff);
         let mut at = 0;
         while at < data.len() {
@@ -146,8 +187,7 @@ impl Bus {
         }
     }
 
-    /// Writes device memory; what nothing answers is lost.
-    pub fn mmio_write(&mut self, address: PhysicalAddress, data: &[u8]) {
+    pub(crate) fn device_mmio_write(&mut self, address: PhysicalAddress, data: &[u8]) {
         let mut at = 0;
         while at < data.len() {
             let (memory, width) = self.device_memory(address, at, data.len());

@@ -20,6 +20,7 @@ pub mod memory;
 mod sections;
 pub mod signals;
 mod snapshot;
+pub mod tap;
 pub mod tlb;
 
 pub use address::{LinearAddress, PhysicalAddress, Selector, Vector};

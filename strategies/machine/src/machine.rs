@@ -21,12 +21,12 @@ pub struct Machine {
     pub tlb: Tlb,
     /// What the emulator did.
     pub counters: Counters,
-    signals: Arc<Signals>,
-    clock: Arc<Clock>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) clock: Arc<Clock>,
     /// When a device next does something by itself.
     next_event: Option<Nanos>,
     /// Whether the interrupt controller asks for the CPU, as of the last [`Machine::service`].
-    interrupt_requested: bool,
+    pub(crate) interrupt_requested: bool,
 }
 
 /// What a machine is made of, the devices aside.
@@ -93,6 +93,9 @@ impl Machine {
     /// Strategies call it when [`Signals::attention`] is set and at least every 100 µs while the
     /// guest runs. Returns what the guest or the host asked for; the run then ends.
     pub fn service(&mut self) -> Option<Request> {
+        if self.bus.tap.replays() {
+            return self.service_from_log();
+        }
         if self.signals.take_attention() {
             self.bus.devices.take_host_input();
             // Guest writes may have moved any deadline.
@@ -116,8 +119,14 @@ impl Machine {
 
     /// Acknowledges the interrupt with the highest priority and returns its vector (INTA).
     pub fn acknowledge_interrupt(&mut self) -> Vector {
+        if self.bus.tap.replays() {
+            return self.replay_interrupt();
+        }
         let vector = self.bus.devices.pic.acknowledge(&self.signals);
         self.interrupt_requested = self.bus.devices.pic.requests_interrupt();
+        if !self.bus.tap.is_off() {
+            self.record_interrupt(vector);
+        }
         vector
     }
 
@@ -131,6 +140,9 @@ impl Machine {
     /// Waits, in a halted guest, until a device event is due, host input arrives, or `limit` has
     /// passed. A virtual clock jumps instead.
     pub fn wait_for_event(&mut self, limit: std::time::Duration) {
+        if self.bus.tap.replays() {
+            return self.halt_in_log();
+        }
         match self.next_event {
             Some(at) => {
                 self.clock.skip_to(at);

@@ -27,7 +27,7 @@ pub(crate) fn rdtsc(m: &mut Machine, _op: &Op) -> Result<(), Exception> {
     if m.cpu.cr4.contains(Cr4::TSD) {
         require_ring0(m)?;
     }
-    let now = m.clock().tsc();
+    let now = m.read_tsc();
     set_edx_eax(m, now);
     m.counters.sensitive += 1;
     Ok(())
@@ -53,7 +53,7 @@ pub(crate) fn rdmsr(m: &mut Machine, _op: &Op) -> Result<(), Exception> {
     require_ring0(m)?;
     let number = m.cpu.registers[register::ECX];
     let value = match number {
-        msr::TIME_STAMP_COUNTER => m.clock().tsc(),
+        msr::TIME_STAMP_COUNTER => m.read_tsc(),
         msr::BIOS_SIGN_ID => m.cpu.msrs.bios_sign_id,
         msr::SYSENTER_CS..=msr::SYSENTER_EIP => {
             u64::from(m.cpu.msrs.sysenter[(number - msr::SYSENTER_CS) as usize])

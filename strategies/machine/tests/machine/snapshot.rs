@@ -1,7 +1,6 @@
 //! Machines in files: what comes back, and what files that are damaged or made up do.
 
-mod support;
-
+use crate::hostile::{Random, act};
 use machine::clock::ClockSource;
 use machine::config::DiskConfig;
 use machine::{
@@ -10,7 +9,6 @@ use machine::{
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
-use support::{Random, act};
 use tempfile::NamedTempFile;
 
 const SECTORS: usize = 64;

@@ -1,12 +1,10 @@
 //! A guest that does what it likes with all ports, and must not bring the monitor down.
 
-mod support;
-
+use crate::hostile::{Random, act};
 use machine::clock::ClockSource;
 use machine::config::DiskConfig;
 use machine::{Machine, MachineConfig};
 use std::io::Write;
-use support::{Random, act};
 
 #[test]
 fn random_accesses_to_all_ports_do_no_harm() {

@@ -18,7 +18,7 @@ impl Random {
     }
 
     /// Mostly where devices are.
-    fn port(&mut self) -> u16 {
+    pub(crate) fn port(&mut self) -> u16 {
         (match self.below(8) {
             0..=2 => 0x20 + self.below(0xe0),
             3 => 0x1f0 + self.below(8),
