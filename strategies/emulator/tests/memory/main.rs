@@ -1,0 +1,10 @@
+//! Memory as instructions see it: paging, the cache of decoded blocks, string instructions.
+
+mod blocks;
+mod code_writes;
+mod guest;
+mod pae;
+mod paging;
+mod split;
+mod strings;
+mod strings_stopped;
