@@ -72,7 +72,7 @@ impl Eflags {
 pub type Condition = u8;
 
 /// EFLAGS.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub struct Flags {
     /// AX after LAHF and SETO AL: SF, ZF, AF, PF, CF in bits 15, 14, 12, 10, 8; OF in bit 0.
@@ -217,6 +217,15 @@ impl Flags {
         holds != (condition & 1 != 0)
     }
 }
+
+impl PartialEq for Flags {
+    /// What LAHF leaves between the flags does not count.
+    fn eq(&self, other: &Flags) -> bool {
+        self.bits() == other.bits()
+    }
+}
+
+impl Eq for Flags {}
 
 impl std::fmt::Debug for Flags {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

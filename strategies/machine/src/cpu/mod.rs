@@ -60,7 +60,7 @@ pub struct Msrs {
 }
 
 /// The architectural state of the CPU, complete whenever no strategy runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct Cpu {
     /// General registers, in encoding order (see [`register`]).
