@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod doctor;
+pub mod expectations;
 pub mod guest;
 pub mod host_info;
 pub mod interrupt;

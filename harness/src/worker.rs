@@ -45,7 +45,20 @@ pub struct Arguments {
 /// # Errors
 /// When the worker cannot be started; nothing that the guest does is an error.
 pub fn start(strategy: StrategyId, job: &Job, stop: &Stop) -> anyhow::Result<Report> {
-    let mut command = Command::new(program()?);
+    start_from(&program()?, strategy, job, stop)
+}
+
+/// As [`start`], with the worker in the file `program`.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_from(
+    program: &Path,
+    strategy: StrategyId,
+    job: &Job,
+    stop: &Stop,
+) -> anyhow::Result<Report> {
+    let mut command = Command::new(program);
     command.arg("worker").arg("--strategy").arg(strategy.name());
     command.arg("--image").arg(job.image);
     if let Some(disk) = job.disk {
