@@ -54,11 +54,8 @@ fn store_masked(m: &mut Machine, op: &Op, data: usize, mask: usize, bytes: usize
     let base = m.cpu.registers[EDI];
     let chosen = |m: &Machine, at: usize| m.cpu.fpu.area.0[mask + at] & 0x80 != 0;
     let offset = |at: usize| base.wrapping_add(at as u32) & address_mask;
-    // Faults are those of a store of all bytes; those of paging only if there is one to store.
-    access::linear(m, op.segment, offset(0), bytes as u32, true)?;
-    if (0..bytes).any(|at| chosen(m, at)) {
-        access::check_write(m, op.segment, offset(0), bytes as u32)?;
-    }
+    // Faults are those of a store of all bytes, whatever the mask says.
+    access::check_write(m, op.segment, offset(0), bytes as u32)?;
     for at in 0..bytes {
         if chosen(m, at) {
             let byte = m.cpu.fpu.area.0[data + at];

@@ -125,11 +125,13 @@ pub(crate) fn is_undefined(instruction: &Instruction) -> bool {
 
 /// Whether the instruction makes several accesses, and which of them faults first is the CPU's
 /// choice.
-pub(crate) fn reads_in_pieces(instruction: &Instruction) -> bool {
+pub(crate) fn accesses_in_any_order(instruction: &Instruction) -> bool {
     use Mnemonic as M;
     match instruction.mnemonic() {
         // MOVSD and CMPSD are SSE2 instructions as well.
         M::Cmpsb | M::Cmpsw | M::Cmpsd => instruction.is_string_instruction(),
+        // The push may come before the check of the target against the limit of CS.
+        M::Call => true,
         mnemonic => matches!(mnemonic, M::Fldenv | M::Frstor | M::Fxrstor),
     }
 }
@@ -148,6 +150,10 @@ pub(crate) fn is_floating_point(instruction: &Instruction) -> bool {
         matches!(feature, F::FPU | F::FPU287 | F::FPU387 | F::MMX | F::SSE | F::SSE2 | F::FXSR)
     })
 }
+
+/// Bits of MXCSR that guests are shown. Bit 17 exists on AMD CPUs only (misaligned accesses), and
+/// what a case does with it set cannot be compared.
+pub(crate) const MXCSR_BITS: u32 = 0xffff;
 
 /// Whether the instruction always ends a sequence at CPL 3 and IOPL 0.
 pub(crate) fn always_faults(instruction: &Instruction) -> bool {
