@@ -25,6 +25,7 @@ mod vm;
 
 pub use support::support;
 
+use kvm_ioctls::Kvm;
 use machine::Machine;
 use reach::Reach;
 use strategy::{Error, ExitCounts, Limit, Stop, Strategy, StrategyId, Support};
@@ -36,6 +37,8 @@ use vm::Vm;
 /// and again for another machine.
 #[derive(Debug)]
 pub struct HardwareAssist {
+    /// Open from the beginning: later the process may be confined and open nothing.
+    kvm: Kvm,
     reach: Reach,
     vm: Option<Vm>,
     exits: ExitCounts,
@@ -50,7 +53,8 @@ impl HardwareAssist {
         if let Support::Missing(reason) = support() {
             return Err(Error::Unsupported { strategy: StrategyId::HardwareAssist, reason });
         }
-        Ok(HardwareAssist { reach: Reach::of_this_host()?, vm: None, exits: ExitCounts::default() })
+        let reach = Reach::of_this_host()?;
+        Ok(HardwareAssist { kvm: vm::open()?, reach, vm: None, exits: ExitCounts::default() })
     }
 
     /// The virtual machine for `machine`, made anew where there is none.
@@ -58,7 +62,7 @@ impl HardwareAssist {
         if !self.vm.as_ref().is_some_and(|vm| vm.belongs_to(machine)) {
             // The old one goes first: KVM allows a process many, but its memory is not free.
             self.vm = None;
-            self.vm = Some(Vm::new(machine)?);
+            self.vm = Some(Vm::of(&self.kvm, machine)?);
         }
         Ok(self.vm.as_mut().expect("made above"))
     }

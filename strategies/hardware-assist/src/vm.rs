@@ -30,10 +30,19 @@ pub(crate) struct Vm {
 // SAFETY: `memory` is only compared, never dereferenced.
 unsafe impl Send for Vm {}
 
+/// Opens KVM.
+pub(crate) fn open() -> Result<Kvm, Error> {
+    Kvm::new().map_err(refused("/dev/kvm"))
+}
+
 impl Vm {
-    /// A virtual machine that shows `machine`'s memory and CPUID.
+    /// A virtual machine of its own KVM.
     pub(crate) fn new(machine: &Machine) -> Result<Vm, Error> {
-        let kvm = Kvm::new().map_err(refused("/dev/kvm"))?;
+        Vm::of(&open()?, machine)
+    }
+
+    /// A virtual machine that shows `machine`'s memory and CPUID.
+    pub(crate) fn of(kvm: &Kvm, machine: &Machine) -> Result<Vm, Error> {
         let vm = kvm.create_vm().map_err(refused("KVM_CREATE_VM"))?;
         if kvm.check_extension(Cap::SetTssAddr) {
             let refused = refused("KVM_SET_TSS_ADDR");
@@ -49,7 +58,7 @@ impl Vm {
             fd.set_tsc_khz(1_000_000).map_err(refused("KVM_SET_TSC_KHZ"))?;
         }
         Ok(Vm {
-            vcpu: Vcpu::new(fd, &kvm, vm.run_size()),
+            vcpu: Vcpu::new(fd, kvm, vm.run_size()),
             _vm: vm,
             signals: machine.signals().clone(),
             model: machine.cpu.model,
