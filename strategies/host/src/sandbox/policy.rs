@@ -10,7 +10,7 @@ const ADDRESS_SPACE: u64 = 64 << 30;
 /// Bytes to which a file may grow.
 const FILE_BYTES: u64 = 1 << 20;
 
-/// What is needed. The default suits a guest that is interpreted and writes no file.
+/// What is needed. The constants suit a guest that writes no file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Policy {
     /// Guest code, or code made from it, runs on the host's CPU in this process: windows, the LDT,
@@ -28,19 +28,22 @@ pub struct Policy {
     pub file_bytes: Option<u64>,
 }
 
-impl Default for Policy {
-    fn default() -> Policy {
-        Policy {
-            native_code: false,
-            kvm: false,
-            private_memory: PRIVATE_MEMORY,
-            address_space: ADDRESS_SPACE,
-            file_bytes: Some(FILE_BYTES),
-        }
-    }
-}
-
 impl Policy {
+    /// For a guest that software executes.
+    pub const SOFTWARE: Policy = Policy {
+        native_code: false,
+        kvm: false,
+        private_memory: PRIVATE_MEMORY,
+        address_space: ADDRESS_SPACE,
+        file_bytes: Some(FILE_BYTES),
+    };
+
+    /// For a guest whose code, or code made from it, the host's CPU executes.
+    pub const NATIVE: Policy = Policy { native_code: true, ..Policy::SOFTWARE };
+
+    /// For a guest under KVM.
+    pub const KVM: Policy = Policy { kvm: true, ..Policy::SOFTWARE };
+
     /// Descriptors that a strategy still opens: KVM's virtual machine and its CPU, by turns with
     /// those of the guest before a reset.
     pub(super) fn new_descriptors(&self) -> u64 {
