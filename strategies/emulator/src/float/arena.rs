@@ -28,6 +28,12 @@ fn arena() -> Option<&'static (Mmap, Mutex<Arena>)> {
     EXECUTABLE.get_or_init(|| map().ok()).as_ref()
 }
 
+/// Makes the arena now: a process that is about to be confined could not later.
+pub fn prepare() {
+    // What needs a stub and finds no arena says so.
+    let _ = arena();
+}
+
 /// The same memory twice: writable and executable, so that no page ever is both.
 fn map() -> std::io::Result<(Mmap, Mutex<Arena>)> {
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};

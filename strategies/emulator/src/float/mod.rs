@@ -11,6 +11,7 @@ mod simd;
 mod stub;
 mod unit;
 
+pub use arena::prepare;
 pub(crate) use unit::leave;
 
 use crate::op::Handler;
