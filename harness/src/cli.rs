@@ -1,7 +1,7 @@
 //! The command line, and what a failure means for the exit status.
 
 use crate::config::VmOptions;
-use crate::{bench, doctor, list, peers, run, worker};
+use crate::{audit, bench, doctor, list, peers, run, worker};
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -32,6 +32,8 @@ enum Command {
     Run(RunArguments),
     /// Draw the plots of finished runs again and write their reports
     Plot(PlotArguments),
+    /// Count the privileged and sensitive instructions in a kernel, and say what becomes of them
+    Audit(audit::Arguments),
     /// Show the strategies, peers, workloads and CPU models
     List,
     /// Show what this host can do, and why not
@@ -137,6 +139,7 @@ fn dispatch(command: Option<Command>) -> anyhow::Result<ExitCode> {
             folders.iter().try_for_each(|folder| bench::draw(folder))?;
             Ok(ExitCode::SUCCESS)
         }
+        Some(Command::Audit(arguments)) => audit::main(&arguments),
         Some(Command::List) => print(&list::text()),
         Some(Command::Doctor) => print(&doctor::text()),
         Some(Command::Worker(arguments)) => {

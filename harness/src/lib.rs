@@ -4,6 +4,7 @@
 //! Data flows one way: configuration, then guests (each in a process of its own), then
 //! `samples.csv`, and from the files everything else. Plotting never runs a guest.
 
+pub mod audit;
 pub mod bench;
 pub mod cli;
 pub mod config;

@@ -23,12 +23,17 @@ pub(super) fn begin(width: f64, title: &str, subtitle: &str) -> (Scene, f64) {
 }
 
 /// Ends a plot: the caption that names the host.
-pub(super) fn end(mut scene: Scene, run: &Run, bottom: f64) -> Scene {
+pub(super) fn end(scene: Scene, run: &Run, bottom: f64) -> Scene {
+    end_with(scene, &run.host.caption(), bottom)
+}
+
+/// Ends a plot that is not of a run, with this caption.
+pub(super) fn end_with(mut scene: Scene, caption: &str, bottom: f64) -> Scene {
     let room = scene.width - 2.0 * MARGIN;
     let mut y = bottom + 14.0;
     scene.line((MARGIN, y), (scene.width - MARGIN, y), 0.8, Ink::RULE);
     y += 13.0;
-    for line in font::wrap(&run.host.caption(), 9.0, room, 3) {
+    for line in font::wrap(caption, 9.0, room, 3) {
         scene.text((MARGIN, y), &line, Type::new(9.0).ink(Ink::QUIET));
         y += 12.0;
     }

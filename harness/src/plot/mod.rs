@@ -5,6 +5,7 @@
 //! those of Okabe and Ito, and nothing is told by colour alone: strategies differ by marker, exit
 //! kinds by hatching and number, probe outcomes by symbol and lightness.
 
+mod audit;
 mod axis;
 mod exit_time;
 mod exits;
@@ -18,6 +19,7 @@ mod slowdown;
 mod style;
 mod times;
 
+pub use audit::{save_audit, scene as audit_scene};
 pub(crate) use render::escape;
 pub use scene::{Scene, TextBox};
 
