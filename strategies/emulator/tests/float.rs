@@ -100,6 +100,22 @@ fn with_numeric_errors_off_the_error_goes_out_as_irq_13() {
 }
 
 #[test]
+fn with_numeric_errors_off_a_pending_error_does_not_reach_the_host_through_sse() {
+    // fldcw [ebx]; fldz; fld1; fdiv st, st(1); cvtpi2ps xmm0, mm1; fnstsw ax
+    let code = [0xd9, 0x2b, 0xd9, 0xee, 0xd9, 0xe8, 0xd8, 0xf1, 0x0f, 0x2a, 0xc1, 0xdf, 0xe0];
+    for mxcsr in [0x1f80, 0] {
+        let mut machine = machine(&code);
+        machine.cpu.cr0 -= Cr0::NE;
+        machine.cpu.fpu.set_mxcsr(mxcsr);
+        write(&mut machine, DATA, &0x37bu16.to_le_bytes());
+        steps(&mut machine, 6);
+        assert_eq!(machine.cpu.eip, CODE + code.len() as u32);
+        assert_eq!(machine.cpu.registers[register::EAX] & 0x3884, 0x84, "still pending, TOP 0");
+        assert_eq!(machine.cpu.fpu.area.0[0] & 0x3f, 0x3b, "the guest's masks");
+    }
+}
+
+#[test]
 fn packed_addition_keeps_the_other_registers() {
     // movups xmm1, [ebx]; addps xmm1, [ebx]; movups [ebx+16], xmm1
     let code = [0x0f, 0x10, 0x0b, 0x0f, 0x58, 0x0b, 0x0f, 0x11, 0x4b, 16];
