@@ -74,6 +74,10 @@ pub struct BenchArguments {
         conflicts_with_all = ["experiment", "strategy", "workload", "peer", "samples", "out"]
     )]
     pub resume: Option<PathBuf>,
+    /// Let the processes of guests keep all rights, for debugging: a hostile guest may then do
+    /// whatever you may
+    #[arg(long)]
+    pub no_sandbox: bool,
 }
 
 /// `ringside run`
@@ -86,6 +90,10 @@ pub struct RunArguments {
     /// What the command line changes in it.
     #[command(flatten)]
     pub options: VmOptions,
+    /// Let the guest's process keep all rights, for debugging: a hostile guest may then do whatever
+    /// you may
+    #[arg(long)]
+    pub no_sandbox: bool,
 }
 
 #[derive(Args, Debug)]

@@ -3,6 +3,7 @@
 use crate::host_info;
 use crate::peers::PeerId;
 use crate::strategies;
+use host::sandbox::Facilities;
 use std::fmt::Write;
 use strategy::Support;
 
@@ -33,6 +34,7 @@ pub fn text() -> String {
         ("temporary files", temporary_files()),
     ];
     section(&mut text, "host", host);
+    section(&mut text, "sandbox", sandbox());
     let strategies =
         strategies::ALL.map(|entry| (entry.id.name(), finding(strategies::support(entry.id))));
     section(&mut text, "strategies", strategies);
@@ -107,6 +109,45 @@ fn compatibility_mode() -> Finding {
         Ok(_) => Finding::Good("run natively: compatibility mode and modify_ldt work".to_owned()),
         Err(error) => Finding::Bad(error.to_string()),
     }
+}
+
+/// What guests' processes are confined with.
+fn sandbox() -> [(&'static str, Finding); 4] {
+    let found = Facilities::find();
+    let needed = |there: bool, what: &str, without: &str| match there {
+        true => Finding::Good(what.to_owned()),
+        false => Finding::Bad(without.to_owned()),
+    };
+    let landlock = match found.landlock {
+        Some(version @ 6..) => {
+            Finding::Good(format!("ABI {version}: files, TCP, sockets, signals"))
+        }
+        Some(version) => Finding::Remark(format!("ABI {version}: not all that newer kernels have")),
+        None => Finding::Remark("none: seccomp alone keeps guests from files".to_owned()),
+    };
+    [
+        (
+            "seccomp",
+            needed(
+                found.seccomp,
+                "kills a process for a forbidden system call",
+                "none: guests run with --no-sandbox only",
+            ),
+        ),
+        ("Landlock", landlock),
+        (
+            "no new privileges",
+            needed(found.no_new_privileges, "yes", "none: guests run with --no-sandbox only"),
+        ),
+        (
+            "syscall user dispatch",
+            needed(
+                found.user_dispatch,
+                "system calls of native guest code are exits",
+                "none (Linux 5.11 has it): guest code cannot run natively",
+            ),
+        ),
+    ]
 }
 
 fn sysctl(name: &str) -> Option<u64> {

@@ -30,6 +30,8 @@ pub struct Job<'a> {
     pub cpu: CpuModel,
     /// How long it may run.
     pub timeout: Duration,
+    /// Whether its process is confined; peers take no notice.
+    pub sandbox: bool,
 }
 
 /// How a run ended.

@@ -29,6 +29,7 @@ pub fn describe(experiment: &Experiment) -> Host {
         command: Some(command()),
         baseline: Some(experiment.baseline.clone()),
         labels,
+        sandbox: None,
         groups: Host::current_groups(),
     }
 }

@@ -17,6 +17,7 @@ pub mod list;
 pub mod peers;
 pub mod plot;
 pub mod process;
+mod received;
 pub mod records;
 pub mod report;
 pub mod run;

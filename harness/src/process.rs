@@ -55,6 +55,8 @@ pub struct Finished {
     pub output: Vec<(u8, Instant)>,
     /// What it wrote to its standard error.
     pub errors: String,
+    /// How long it took, from before its start.
+    pub took: Duration,
 }
 
 /// What ends a child before its time.
@@ -75,6 +77,7 @@ pub struct Watch<'a> {
 pub fn run(command: &mut Command, watch: &Watch) -> std::io::Result<Finished> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     bind_to_us(command);
+    let begin = Instant::now();
     let mut child = command.spawn()?;
     let (ended, end) = channel();
     let fatal = Stop::default();
@@ -91,19 +94,34 @@ pub fn run(command: &mut Command, watch: &Watch) -> std::io::Result<Finished> {
         std::thread::spawn(move || read_text(pipe, word, &found))
     });
     let ending = wait(&mut child, &end, watch, &fatal)?;
-    Ok(Finished { ending, output: joined(output), errors: joined(errors) })
+    let took = begin.elapsed();
+    Ok(Finished { ending, output: joined(output), errors: joined(errors), took })
 }
 
-/// Makes the child die with us, and keeps the terminal's Ctrl-C from it: we decide when it ends.
+/// Makes the child die with us, and keeps the terminal's Ctrl-C from it: we decide when it ends. It
+/// has its three standard streams and no other descriptor, whatever we were started with.
 pub fn bind_to_us(command: &mut Command) {
     command.process_group(0);
-    let die_with_parent = || {
+    let bind = || {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-        Ok(())
+        close_at_exec()
     };
     // SAFETY: between fork and exec only async-signal-safe calls are allowed; the closure makes
-    // one system call and allocates nothing.
-    unsafe { command.pre_exec(die_with_parent) };
+    // two system calls and allocates nothing.
+    unsafe { command.pre_exec(bind) };
+}
+
+/// Marks all descriptors but the standard streams to be closed when a program is executed.
+fn close_at_exec() -> std::io::Result<()> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: only marks; nothing is closed in this program.
+    let marked = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, flags) };
+    let error = std::io::Error::last_os_error();
+    match (marked, error.raw_os_error()) {
+        // Linux before 5.11, on which no strategy runs guest code natively.
+        (-1, Some(libc::ENOSYS | libc::EINVAL)) | (0, _) => Ok(()),
+        _ => Err(error),
+    }
 }
 
 fn wait(
@@ -169,6 +187,15 @@ fn joined<T: Default>(thread: Option<JoinHandle<T>>) -> T {
     thread.and_then(|thread| thread.join().ok()).unwrap_or_default()
 }
 
+/// Says loudly that guests are not confined.
+pub fn warn_of_no_sandbox() {
+    eprintln!(
+        "ringside: WARNING: --no-sandbox: the processes of guests keep all of your rights. Under \
+         strategies that run guest code natively, a hostile guest can read, change and delete \
+         whatever you can. For debugging, with guests that you trust."
+    );
+}
+
 /// How a process ended, in words.
 #[must_use]
 pub fn in_words(status: ExitStatus) -> String {
@@ -217,7 +244,12 @@ fn telling_lines(errors: &str) -> Vec<&str> {
 }
 
 fn joined_lines(lines: &[&str]) -> String {
-    lines.join("; ").chars().take(400).collect()
+    printable(&lines.join("; "), 400)
+}
+
+/// Text from a process that a guest may have taken over: bounded, and nothing that a terminal obeys.
+pub(crate) fn printable(text: &str, length: usize) -> String {
+    text.chars().take(length).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The one list that names all strategies: how each is made and what it needs of the host.
 
+use host::sandbox::{self, Policy, Prepared, Sandbox};
 use strategy::{Error, Strategy, StrategyId, Support};
 
 /// A strategy, as the list knows it.
@@ -17,6 +18,8 @@ pub struct Entry {
 
 #[derive(Clone, Copy, Debug)]
 struct Built {
+    /// What its guests' processes are left with.
+    policy: Policy,
     support: fn() -> Support,
     make: fn() -> Result<Box<dyn Strategy>, Error>,
 }
@@ -28,6 +31,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         summary: "decode and execute every instruction in software; the reference",
         history: "Bochs",
         built: Some(Built {
+            policy: Policy::SOFTWARE,
             support: interpretation::support,
             make: || Ok(Box::new(interpretation::Interpretation::new())),
         }),
@@ -37,6 +41,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         summary: "run natively in ring 3 and emulate what traps; the rest goes wrong",
         history: "Popek & Goldberg 1974",
         built: Some(Built {
+            policy: Policy::NATIVE,
             support: trap_and_emulate::support,
             make: || Ok(Box::new(trap_and_emulate::TrapAndEmulate::new())),
         }),
@@ -58,6 +63,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         summary: "leave it to the CPU, through KVM",
         history: "VT-x, SVM",
         built: Some(Built {
+            policy: Policy::KVM,
             support: hardware_assist::support,
             make: || Ok(Box::new(hardware_assist::HardwareAssist::new()?)),
         }),
@@ -95,6 +101,22 @@ pub fn make(id: StrategyId) -> Result<Box<dyn Strategy>, Error> {
             reason: "not built into this version".to_owned(),
         }),
     }
+}
+
+/// What the process of a guest is left with under the strategy.
+#[must_use]
+pub fn policy(id: StrategyId) -> Policy {
+    built(id).map_or(Policy::SOFTWARE, |built| built.policy)
+}
+
+/// Takes the rights from this process that a guest does not need; the filter is still to be put over
+/// it. All that opens files comes before: the machine, the strategy.
+///
+/// # Errors
+/// When the host cannot confine it.
+pub fn confine(policy: &Policy) -> Result<Prepared, sandbox::Error> {
+    emulator::prepare();
+    Sandbox::prepare(policy)
 }
 
 /// What KVM is on this host.

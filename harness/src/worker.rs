@@ -1,18 +1,23 @@
 //! The hidden `ringside worker`: one guest in a process of its own, and its report on the standard
 //! output. Whatever the guest does to its monitor ends this process and costs one sample.
+//!
+//! Before the first guest instruction the process enters the [`sandbox`](host::sandbox). What it
+//! says afterwards is a guest's word: it is looked at before it is used.
 
 use crate::guest::{End, Job, Report};
 use crate::process::{self, Ending, Finished, Stop, Watch};
 use crate::strategies;
 use anyhow::Context;
+use host::sandbox::record::CrashRecord;
 use machine::boot::{BootSource, ImageKind, Kernel};
 use machine::config::DiskConfig;
 use machine::cpu::CpuModel;
 use machine::{Machine, MachineConfig};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use strategy::{Limit, StrategyId};
+use strategy::{Limit, Strategy, StrategyId};
 
 /// How long past the guest's deadline a worker may take to notice it, before it is killed.
 const GRACE: Duration = Duration::from_secs(3);
@@ -38,6 +43,12 @@ pub struct Arguments {
     /// Milliseconds until the guest is stopped
     #[arg(long)]
     timeout_ms: u64,
+    /// The file for the crash record
+    #[arg(long)]
+    record: Option<PathBuf>,
+    /// Keep all rights
+    #[arg(long)]
+    no_sandbox: bool,
 }
 
 /// Runs a guest under `strategy` in a worker.
@@ -67,9 +78,16 @@ pub fn start_from(
     command.arg("--memory-bytes").arg(job.memory_bytes.to_string());
     command.arg("--cpu").arg(job.cpu.name());
     command.arg("--timeout-ms").arg(job.timeout.as_millis().to_string());
+    if !job.sandbox {
+        command.arg("--no-sandbox");
+    }
+    let record = tempfile::NamedTempFile::new().context("a crash record cannot be made")?;
+    command.arg("--record").arg(record.path());
+    // A panic that looked for its lines in the program's file would end as a forbidden call.
+    command.env("RUST_BACKTRACE", "0");
     let watch = Watch { timeout: job.timeout + GRACE, stop, fatal: None };
     let finished = process::run(&mut command, &watch).context("a worker cannot be started")?;
-    Ok(report(&finished))
+    Ok(report(&finished, &CrashRecord::read(record.as_file())))
 }
 
 /// This program, even if its file was replaced since it was started.
@@ -79,22 +97,36 @@ pub(crate) fn program() -> anyhow::Result<PathBuf> {
 }
 
 /// What a worker that has ended came to.
-pub(crate) fn report(finished: &Finished) -> Report {
-    let died = |how: String| {
+pub(crate) fn report(finished: &Finished, record: &CrashRecord) -> Report {
+    let died = |how: &str| {
         let said = process::last_words(&finished.errors);
         let colon = if said.is_empty() { "" } else { ": " };
-        Report::only(End::Died(format!("the monitor died: {how}{colon}{said}")))
+        Report::only(End::Died(format!("{}{colon}{said}", obituary(how, record))))
     };
     match finished.ending {
         Ending::TimedOut => Report::only(End::Timeout),
         Ending::Stopped => Report::only(End::Interrupted),
-        Ending::Fatal => died("killed".to_owned()),
-        Ending::Itself(status) if !status.success() => died(process::in_words(status)),
+        Ending::Fatal => died("killed"),
+        Ending::Itself(status) if !status.success() => died(&process::in_words(status)),
         Ending::Itself(_) => {
             let bytes: Vec<u8> = finished.output.iter().map(|&(byte, _)| byte).collect();
-            toml::from_str(&String::from_utf8_lossy(&bytes))
-                .unwrap_or_else(|error| died(format!("its report is unreadable ({error})")))
+            Report::received(&bytes, finished.took)
+                .unwrap_or_else(|why| died(&format!("its report is unreadable ({why})")))
         }
+    }
+}
+
+/// How a monitor's process ended, with what its crash record knows of the guest.
+pub(crate) fn obituary(how: &str, record: &CrashRecord) -> String {
+    match (record.escape, record.entered) {
+        (Some(escape), _) => format!(
+            "the guest left 32-bit mode and was found in 64-bit code at {:#010x}: {how}",
+            escape.rip
+        ),
+        (None, Some(eip)) => {
+            format!("the monitor died: {how}, native guest code last entered at EIP {eip:#010x}")
+        }
+        (None, None) => format!("the monitor died: {how}"),
     }
 }
 
@@ -103,14 +135,71 @@ pub(crate) fn report(finished: &Finished) -> Report {
 /// # Errors
 /// When the guest cannot be set up or the host fails while it runs.
 pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
-    let report = run(arguments)?;
+    let report = match Guest::new(arguments)? {
+        Ok(guest) => guest.run(arguments)?,
+        Err(unsupported) => unsupported,
+    };
     print!("{}", toml::to_string(&report)?);
     Ok(())
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<Report> {
-    let id = StrategyId::ALL.into_iter().find(|id| id.name() == arguments.strategy);
-    let id = id.with_context(|| format!("no strategy {:?}", arguments.strategy))?;
+/// A guest that is ready to run.
+pub struct Guest {
+    /// The machine, with the image loaded.
+    pub machine: Machine,
+    id: StrategyId,
+    strategy: Box<dyn Strategy>,
+}
+
+impl Guest {
+    /// Makes everything for which files have to be opened; a report where the strategy cannot work
+    /// here.
+    ///
+    /// # Errors
+    /// When a file cannot be used, or the host fails.
+    pub fn new(arguments: &Arguments) -> anyhow::Result<Result<Guest, Report>> {
+        let id = StrategyId::ALL.into_iter().find(|id| id.name() == arguments.strategy);
+        let id = id.with_context(|| format!("no strategy {:?}", arguments.strategy))?;
+        if let Some(path) = &arguments.record {
+            let file = File::options().read(true).write(true).open(path)?;
+            CrashRecord::keep_in(&file).context("the crash record cannot be kept")?;
+        }
+        let machine = machine(arguments)?;
+        match strategies::make(id) {
+            Ok(strategy) => Ok(Ok(Guest { machine, id, strategy })),
+            Err(strategy::Error::Unsupported { reason, .. }) => {
+                Ok(Err(Report::only(End::Unsupported(reason))))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Enters the sandbox and runs the guest to its end.
+    ///
+    /// # Errors
+    /// When this process cannot be confined, or the host fails.
+    pub fn run(mut self, arguments: &Arguments) -> anyhow::Result<Report> {
+        if !arguments.no_sandbox {
+            let applied = strategies::confine(&strategies::policy(self.id))?.seal()?;
+            tracing::debug!(target: "sandbox", "{applied}");
+        }
+        let deadline = Instant::now() + Duration::from_millis(arguments.timeout_ms);
+        let end = match self.strategy.run(&mut self.machine, &Limit::until(deadline)) {
+            Ok(strategy::Stop::Exit(value)) => End::Exit(value),
+            Ok(strategy::Stop::Limit) => End::Timeout,
+            Ok(stop) => End::Died(format!("{stop} at EIP {:#010x}", self.machine.cpu.eip)),
+            Err(strategy::Error::Unsupported { reason, .. }) => End::Unsupported(reason),
+            Err(error) => return Err(error.into()),
+        };
+        let console = self.machine.bus.devices.debug_console.take_marks();
+        let mut report = Report::new(end, console.into_iter().map(|mark| (mark.byte, mark.at)));
+        let exits = self.strategy.exits().iter().filter(|&(_, count)| count > 0);
+        report.exits = exits.map(|(kind, count)| (kind.name().to_owned(), count)).collect();
+        Ok(report)
+    }
+}
+
+fn machine(arguments: &Arguments) -> anyhow::Result<Machine> {
     let config = MachineConfig {
         memory_bytes: arguments.memory_bytes,
         cpu: arguments.cpu,
@@ -121,23 +210,5 @@ fn run(arguments: &Arguments) -> anyhow::Result<Report> {
     let kernel = Kernel::read(&arguments.image)?;
     let kind = Some(ImageKind::Multiboot);
     machine::boot::load(&mut machine, &BootSource { kernel, kind, ..BootSource::default() })?;
-    let mut strategy = match strategies::make(id) {
-        Err(strategy::Error::Unsupported { reason, .. }) => {
-            return Ok(Report::only(End::Unsupported(reason)));
-        }
-        other => other?,
-    };
-    let deadline = Instant::now() + Duration::from_millis(arguments.timeout_ms);
-    let end = match strategy.run(&mut machine, &Limit::until(deadline)) {
-        Ok(strategy::Stop::Exit(value)) => End::Exit(value),
-        Ok(strategy::Stop::Limit) => End::Timeout,
-        Ok(stop) => End::Died(format!("{stop} at EIP {:#010x}", machine.cpu.eip)),
-        Err(strategy::Error::Unsupported { reason, .. }) => End::Unsupported(reason),
-        Err(error) => return Err(error.into()),
-    };
-    let console = machine.bus.devices.debug_console.take_marks();
-    let mut report = Report::new(end, console.into_iter().map(|mark| (mark.byte, mark.at)));
-    let exits = strategy.exits().iter().filter(|&(_, count)| count > 0);
-    report.exits = exits.map(|(kind, count)| (kind.name().to_owned(), count)).collect();
-    Ok(report)
+    Ok(machine)
 }

@@ -26,11 +26,13 @@ pub(super) fn run(
     experiment: &Experiment,
     recorder: Recorder,
     stop: &Stop,
+    sandbox: bool,
 ) -> anyhow::Result<bool> {
     let mut engine = Engine {
         experiment,
         recorder,
         stop,
+        sandbox,
         scratch: Scratch::new()?,
         progress: Progress::new(experiment),
         targets: usable_targets(experiment),
@@ -87,6 +89,8 @@ struct Engine<'a> {
     experiment: &'a Experiment,
     recorder: Recorder,
     stop: &'a Stop,
+    /// Whether the processes of guests are confined.
+    sandbox: bool,
     scratch: Scratch,
     progress: Progress,
     targets: Vec<(Target, Support)>,
@@ -297,6 +301,7 @@ impl Engine<'_> {
             memory_bytes: workload.memory_bytes,
             cpu: self.experiment.cpu,
             timeout: self.timeout(budget),
+            sandbox: self.sandbox,
         };
         let begin = Instant::now();
         let report = match target {

@@ -13,7 +13,7 @@ mod scratch;
 
 use crate::cli::{BenchArguments, Failure};
 use crate::config::{Experiment, Overrides};
-use crate::process::Stop;
+use crate::process::{self, Stop};
 use crate::{host_info, interrupt, plot, records, report, stats};
 use anyhow::Context;
 use directory::Directory;
@@ -31,9 +31,13 @@ pub fn main(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let experiment = load(arguments)?;
     let out = arguments.resume.as_deref().or(arguments.out.as_deref());
     let directory = Directory::open(out, &experiment).map_err(Failure::setup)?;
-    let host = host_info::describe(&experiment);
+    if arguments.no_sandbox {
+        process::warn_of_no_sandbox();
+    }
+    let mut host = host_info::describe(&experiment);
+    host.sandbox = arguments.no_sandbox.then(|| "off".to_owned());
     let recorder = directory.recorder(&host).map_err(Failure::setup)?;
-    let finished = engine::run(&experiment, recorder, &stop)?;
+    let finished = engine::run(&experiment, recorder, &stop, !arguments.no_sandbox)?;
     finish(directory.path(), &stop)?;
     if finished {
         Ok(ExitCode::SUCCESS)

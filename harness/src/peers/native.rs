@@ -13,6 +13,7 @@ use crate::worker;
 use anyhow::Context;
 use host::compatibility::{CompatibilityMode, NativeExit, NativeState};
 use host::low_memory::LowMemory;
+use host::sandbox::record::CrashRecord;
 use machine::cpu::register;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -66,7 +67,7 @@ pub(super) fn run(job: &Job, stop: &Stop) -> anyhow::Result<Report> {
     command.arg("--timeout-ms").arg(job.timeout.as_millis().to_string());
     let watch = Watch { timeout: job.timeout + GRACE, stop, fatal: None };
     let finished = process::run(&mut command, &watch).context("a process cannot be started")?;
-    Ok(worker::report(&finished))
+    Ok(worker::report(&finished, &CrashRecord::default()))
 }
 
 /// The process itself: writes its report to the standard output.

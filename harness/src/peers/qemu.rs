@@ -135,6 +135,7 @@ mod tests {
             ending: Ending::Itself(ExitStatus::from_raw(code << 8)),
             output: output.iter().map(|&byte| (byte, now)).collect(),
             errors: errors.to_owned(),
+            took: Duration::ZERO,
         })
     }
 

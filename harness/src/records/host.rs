@@ -26,6 +26,9 @@ pub struct Host {
     /// The command line that made the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    /// `off` where guests ran in processes that were not confined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<String>,
     /// The strategy or peer that slowdowns are relative to. See [`super::Run::baseline`] for the
     /// choice where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,6 +110,7 @@ impl Host {
             self.kvm.clone(),
         ];
         parts.extend(self.qemu.clone());
+        parts.extend(self.sandbox.as_ref().map(|state| format!("sandbox {state}")));
         parts.push(format!("ringside {}", self.ringside));
         parts.push(self.date.clone());
         parts.retain(|part| !part.is_empty());

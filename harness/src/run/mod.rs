@@ -11,8 +11,11 @@ pub use vm_worker::{WorkerArguments, main as worker_main};
 use crate::cli::{Failure, RunArguments};
 use crate::config::Vm;
 use crate::process::{self, Stop};
+use crate::worker::obituary;
 use crate::{interrupt, strategies};
 use anyhow::Context;
+use host::sandbox::record::CrashRecord;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -41,6 +44,9 @@ const TIMEOUT_STATUS: u8 = 124;
 /// How long past its deadline a worker may take to notice it.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// Characters that are printed of what the guest's process says.
+const LONGEST_SENTENCE: usize = 500;
+
 /// How often it is looked whether the guest has ended.
 const GLANCE: Duration = Duration::from_millis(5);
 
@@ -58,9 +64,16 @@ pub fn main(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("ringside-").tempdir()?;
     let plan = folder.path().join("vm.toml");
     let report = folder.path().join("end.toml");
+    let record = folder.path().join("crash");
     std::fs::write(&plan, toml::to_string(&vm)?)?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg("vm-worker").arg(&plan).arg(&report).stdin(Stdio::piped());
+    command.arg("vm-worker").arg(&plan).arg(&report).arg(&record).stdin(Stdio::piped());
+    // A panic that looked for its lines in the program's file would end as a forbidden call.
+    command.env("RUST_BACKTRACE", "0");
+    if arguments.no_sandbox {
+        process::warn_of_no_sandbox();
+        command.arg("--no-sandbox");
+    }
     process::bind_to_us(&mut command);
     let mut child = command.spawn().context("the guest's process cannot be started")?;
 
@@ -80,7 +93,12 @@ pub fn main(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
             let end = std::fs::read_to_string(&report).ok();
             match end.and_then(|text| toml::from_str(&text).ok()) {
                 Some(end) => status(&end),
-                None => status(&VmEnd::Failed(process::in_words(ended))),
+                None => {
+                    let record = File::open(&record).map(|file| CrashRecord::read(&file));
+                    let how = process::in_words(ended);
+                    eprintln!("ringside: {}", obituary(&how, &record.unwrap_or_default()));
+                    Ok(ExitCode::from(FAILED_STATUS))
+                }
             }
         }
     }
@@ -151,7 +169,8 @@ fn forward_input(pipe: Option<ChildStdin>, typed: bool, left: Stop) {
 
 /// Says how the guest ended, where that is worth a word, and what the exit status is.
 fn status(end: &VmEnd) -> anyhow::Result<ExitCode> {
-    let say = |words: &str| eprintln!("ringside: {words}");
+    // The words may be a guest's that has taken its monitor over.
+    let say = |words: &str| eprintln!("ringside: {}", process::printable(words, LONGEST_SENTENCE));
     Ok(ExitCode::from(match end {
         // As a process status has it: the low eight bits.
         VmEnd::Exit(value) => value.wrapping_mul(2).wrapping_add(1),
