@@ -11,7 +11,7 @@ use anyhow::Result;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ColorType, ImageEncoder};
 use plotters::prelude::{
-    BitMapBackend, Color, DrawingBackend, FontTransform, IntoTextStyle, RGBAColor, RGBColor,
+    BitMapBackend, Color, DrawingBackend, IntoTextStyle, RGBAColor, RGBColor,
     SVGBackend, ShapeStyle, TextStyle,
 };
 use plotters::style::FontStyle;
@@ -137,14 +137,12 @@ impl<B: DrawingBackend<ErrorType: 'static>> Canvas<B> {
         // plotters divides sizes by 1.24 on their way into the SVG.
         let size = face.size * self.scale * 1.24;
         let style = if face.bold { FontStyle::Bold } else { FontStyle::Normal };
-        let turn = if face.upward { FontTransform::Rotate270 } else { FontTransform::None };
         let horizontal = match face.anchor {
             Anchor::Start => HPos::Left,
             Anchor::Middle => HPos::Center,
             Anchor::End => HPos::Right,
         };
-        let style: TextStyle<'_> =
-            (font::FAMILIES, size, style).into_text_style(&(1, 1)).transform(turn);
+        let style: TextStyle<'_> = (font::FAMILIES, size, style).into_text_style(&(1, 1));
         let ink = colour(face.ink);
         let style = style.color(&ink).pos(Pos::new(horizontal, VPos::Center));
         let at = self.at(at);
@@ -165,7 +163,7 @@ impl<B: DrawingBackend<ErrorType: 'static>> Canvas<B> {
         let mut result = Ok(());
         font::rasterize(text, size, face.bold, |dx, dy, coverage| {
             let (dx, dy) = (dx - along, dy + across);
-            let place = if face.upward { (x + dy, y - dx) } else { (x + dx, y + dy) };
+            let place = (x + dx, y + dy);
             let ink = colour(face.ink).mix(f64::from(coverage)).to_backend_color();
             if let Err(error) = self.backend.draw_pixel(place, ink) {
                 result = Err(error);

@@ -18,13 +18,11 @@ pub(super) struct Type {
     pub(super) bold: bool,
     pub(super) ink: Ink,
     pub(super) anchor: Anchor,
-    /// Reading from bottom to top.
-    pub(super) upward: bool,
 }
 
 impl Type {
     pub(super) fn new(size: f64) -> Type {
-        Type { size, bold: false, ink: Ink::TEXT, anchor: Anchor::Start, upward: false }
+        Type { size, bold: false, ink: Ink::TEXT, anchor: Anchor::Start }
     }
 
     pub(super) fn bold(self) -> Type {
@@ -41,10 +39,6 @@ impl Type {
 
     pub(super) fn end(self) -> Type {
         Type { anchor: Anchor::End, ..self }
-    }
-
-    pub(super) fn upward(self) -> Type {
-        Type { upward: true, ..self }
     }
 }
 
@@ -186,11 +180,6 @@ fn text_box(at: (f64, f64), text: &str, face: &Type) -> TextBox {
     // Capitals reach 0.73 em above the baseline; half of that on either side of the centre.
     let half = face.size * 0.37;
     let text = text.to_owned();
-    if face.upward {
-        let (left, right) = (at.0 - half, at.0 + half);
-        TextBox { text, left, right, top: at.1 + before - length, bottom: at.1 + before }
-    } else {
-        let (top, bottom) = (at.1 - half, at.1 + half);
-        TextBox { text, left: at.0 - before, right: at.0 - before + length, top, bottom }
-    }
+    let (top, bottom) = (at.1 - half, at.1 + half);
+    TextBox { text, left: at.0 - before, right: at.0 - before + length, top, bottom }
 }

@@ -1,4 +1,4 @@
-//! The heat map: strategies × sensitive instructions, and what each probe saw.
+//! The heat map: sensitive instructions × strategies, and what each probe saw.
 
 use super::frame::{self, MARGIN};
 use super::scene::{Rect, Scene, Type};
@@ -6,54 +6,54 @@ use super::style::Ink;
 use super::{Plot, font};
 use crate::records::{ProbeOutcome, Run};
 
-const LABELS: f64 = 185.0;
-const COUNTS: f64 = 60.0;
-const CELL: f64 = 15.0;
-const GAP: f64 = 4.0;
-const ROW: f64 = 30.0;
+const LABELS: f64 = 110.0;
+const CELL: f64 = 10.0;
+const GAP: f64 = 16.0;
+const ROW: f64 = 17.0;
+const HEADER: f64 = 58.0;
+/// The narrowest column: a strategy's label has to fit above it.
+const NARROWEST: f64 = 130.0;
 
-/// The probes of one workload.
-struct Column<'a> {
+/// The probes of one workload, a row of the map.
+struct Row<'a> {
     workload: &'a str,
     probes: Vec<&'a str>,
 }
 
 pub(super) fn plot(run: &Run) -> Option<Plot> {
-    let columns = columns(run);
-    if columns.is_empty() {
-        return None;
-    }
+    let rows = rows(run);
+    let most = rows.iter().map(|row| row.probes.len()).max()?;
     let title = "What the guest sees of sensitive instructions".to_owned();
-    let explanation = "Each cell is one probe: the guest executes the instruction and compares what \
-        it sees with what the architecture says. A blank cell was not run.";
-    let cells: f64 = columns.iter().map(|c| c.probes.len() as f64 * CELL + GAP).sum();
-    let width = (2.0 * MARGIN + LABELS + cells + COUNTS).max(640.0);
+    let explanation = "Each mark is one probe: the guest executes the instruction, in ring 0 or \
+        ring 3, and compares what it sees with what the architecture says. A blank was not run.";
+    let strategies = run.strategies().into_iter();
+    let probed = |strategy: &&str| run.probes.iter().any(|row| row.strategy == *strategy);
+    let strategies: Vec<&str> = strategies.filter(probed).collect();
+    let column = (most as f64 * CELL).max(NARROWEST);
+    let columns = strategies.len() as f64 * (column + GAP);
+    let width = (2.0 * MARGIN + LABELS + columns).max(640.0);
     let (mut scene, top) = frame::begin(width, &title, explanation);
     let entries = ProbeOutcome::ALL.map(|outcome| outcome.name().to_owned());
-    let mut y = frame::legend(&mut scene, top, &entries, |scene, index, (x, y)| {
-        let rect = Rect { x: x - CELL / 2.0, y: y - CELL / 2.0, width: CELL, height: CELL };
-        draw_cell(scene, rect, ProbeOutcome::ALL[index]);
+    let top = frame::legend(&mut scene, top, &entries, |scene, index, (x, y)| {
+        draw_mark(scene, mark_at(x - CELL / 2.0, y), ProbeOutcome::ALL[index]);
     });
-    y = draw_header(&mut scene, &columns, y);
-    let counts = MARGIN + LABELS + cells + 8.0;
-    scene.text((counts, y - 8.0), "right", Type::new(9.5).ink(Ink::QUIET));
-    for strategy in run.strategies() {
-        if run.probes.iter().any(|row| row.strategy == strategy) {
-            draw_row(&mut scene, run, strategy, &columns, y + ROW / 2.0);
-            y += ROW;
-        }
+    let first = top + HEADER;
+    draw_labels(&mut scene, &rows, first, width);
+    for (number, strategy) in strategies.iter().enumerate() {
+        let x = MARGIN + LABELS + number as f64 * (column + GAP);
+        draw_column(&mut scene, run, strategy, &rows, (x, first), column);
     }
-    let scene = frame::end(scene, run, y);
+    let scene = frame::end(scene, run, first + rows.len() as f64 * ROW);
     Some(Plot { name: "sensitive", title, explanation, scene })
 }
 
 /// Workloads in the order of their group, probes in the order in which they were written.
-fn columns(run: &Run) -> Vec<Column<'_>> {
+fn rows(run: &Run) -> Vec<Row<'_>> {
     let listed = run.host.groups.iter().flat_map(|group| &group.workloads).map(String::as_str);
     let probed = run.probes.iter().map(|row| row.workload.as_str());
-    let mut columns: Vec<Column<'_>> = Vec::new();
+    let mut rows: Vec<Row<'_>> = Vec::new();
     for workload in listed.chain(probed) {
-        if columns.iter().any(|column| column.workload == workload) {
+        if rows.iter().any(|row| row.workload == workload) {
             continue;
         }
         let mut probes: Vec<&str> = Vec::new();
@@ -63,56 +63,57 @@ fn columns(run: &Run) -> Vec<Column<'_>> {
             }
         }
         if !probes.is_empty() {
-            columns.push(Column { workload, probes });
+            rows.push(Row { workload, probes });
         }
     }
-    columns
+    rows
 }
 
-fn draw_header(scene: &mut Scene, columns: &[Column<'_>], top: f64) -> f64 {
-    let labels: Vec<Vec<String>> = columns.iter().map(labels).collect();
-    let longest = labels.iter().flatten().map(|l| font::width(l, 10.0, false)).fold(0.0, f64::max);
-    let bottom = top + longest + 8.0;
-    let mut x = MARGIN + LABELS;
-    for label in labels {
-        for text in &label {
-            scene.text((x + CELL / 2.0, bottom - 5.0), text, Type::new(10.0).upward());
-            x += CELL;
+/// The workloads' names, and a band behind every other row.
+fn draw_labels(scene: &mut Scene, rows: &[Row<'_>], top: f64, width: f64) {
+    for (number, row) in rows.iter().enumerate() {
+        let y = top + number as f64 * ROW;
+        if number % 2 == 0 {
+            let band = Rect { x: MARGIN, y, width: width - 2.0 * MARGIN, height: ROW };
+            scene.rect(band, Ink::GRID.tint(0.45));
         }
-        x += GAP;
+        let label = font::elide(row.workload, 10.5, LABELS - 14.0);
+        scene.text((MARGIN + LABELS - 10.0, y + ROW / 2.0), &label, Type::new(10.5).end());
     }
-    bottom
 }
 
-fn labels(column: &Column<'_>) -> Vec<String> {
-    let label = |probe: &&str| match column.probes.len() {
-        1 => column.workload.to_owned(),
-        _ => format!("{} {probe}", column.workload),
-    };
-    column.probes.iter().map(label).map(|text| font::elide(&text, 10.0, 150.0)).collect()
-}
-
-fn draw_row(scene: &mut Scene, run: &Run, strategy: &str, columns: &[Column<'_>], y: f64) {
-    let label = frame::label_lines(run, strategy, LABELS - 10.0);
-    scene.lines((MARGIN + LABELS - 8.0, y), &label, Type::new(10.5).end());
-    let mut x = MARGIN + LABELS;
+fn draw_column(
+    scene: &mut Scene,
+    run: &Run,
+    strategy: &str,
+    rows: &[Row<'_>],
+    (left, top): (f64, f64),
+    width: f64,
+) {
     let (mut right, mut all) = (0, 0);
-    for column in columns {
-        for probe in &column.probes {
-            let rect = Rect { x: x + 0.5, y: y - 12.0, width: CELL - 1.0, height: 24.0 };
-            match outcome(run, strategy, column.workload, probe) {
+    for (number, row) in rows.iter().enumerate() {
+        let y = top + (number as f64 + 0.5) * ROW;
+        for (place, probe) in row.probes.iter().enumerate() {
+            let mark = mark_at(left + place as f64 * CELL, y);
+            match outcome(run, strategy, row.workload, probe) {
                 Some(outcome) => {
-                    draw_cell(scene, rect, outcome);
+                    draw_mark(scene, mark, outcome);
                     all += 1;
                     right += u32::from(outcome == ProbeOutcome::Right);
                 }
-                None => scene.outline(rect, 0.6, Ink::GRID),
+                None => scene.outline(mark, 0.6, Ink::GRID),
             }
-            x += CELL;
         }
-        x += GAP;
     }
-    scene.text((x + 8.0, y), &format!("{right} of {all}"), Type::new(10.0));
+    let label = frame::label_lines(run, strategy, width);
+    scene.lines((left, top - 36.0), &label, Type::new(10.5).bold());
+    let count = format!("{right} of {all} right");
+    scene.text((left, top - 9.0), &count, Type::new(9.5).ink(Ink::QUIET));
+}
+
+/// The place of a mark whose left edge is at `x` and whose middle at `y`.
+fn mark_at(x: f64, y: f64) -> Rect {
+    Rect { x: x + 0.5, y: y - 7.0, width: CELL - 1.0, height: 14.0 }
 }
 
 fn outcome(run: &Run, strategy: &str, workload: &str, probe: &str) -> Option<ProbeOutcome> {
@@ -128,8 +129,8 @@ fn outcome(run: &Run, strategy: &str, workload: &str, probe: &str) -> Option<Pro
     })
 }
 
-/// A cell: lightness falls and the sign changes from right to wrong, so that colour is not needed.
-fn draw_cell(scene: &mut Scene, rect: Rect, outcome: ProbeOutcome) {
+/// A mark: lightness falls and the sign changes from right to wrong, so that colour is not needed.
+fn draw_mark(scene: &mut Scene, rect: Rect, outcome: ProbeOutcome) {
     let (x, y) = (rect.x + rect.width / 2.0, rect.y + rect.height / 2.0);
     let fill = match outcome {
         ProbeOutcome::Right => Ink::SKY.tint(0.35),
@@ -140,18 +141,18 @@ fn draw_cell(scene: &mut Scene, rect: Rect, outcome: ProbeOutcome) {
     scene.rect(rect, fill);
     match outcome {
         ProbeOutcome::Right => {
-            let tick = vec![(x - 3.4, y + 0.2), (x - 1.0, y + 2.8), (x + 3.6, y - 3.2)];
-            scene.path(tick, 1.5, Ink::BLUE);
+            let tick = vec![(x - 2.8, y + 0.2), (x - 0.9, y + 2.4), (x + 2.9, y - 2.6)];
+            scene.path(tick, 1.2, Ink::BLUE);
         }
         ProbeOutcome::Wrong => {
-            for rise in [-3.2, 3.2] {
-                scene.line((x - 3.2, y - rise), (x + 3.2, y + rise), 2.0, Ink::PAPER);
+            for rise in [-2.6, 2.6] {
+                scene.line((x - 2.6, y - rise), (x + 2.6, y + rise), 1.6, Ink::PAPER);
             }
         }
         ProbeOutcome::Trapped => {
-            let triangle = [(0.0, -4.2), (4.4, 3.4), (-4.4, 3.4)].map(|(dx, dy)| (x + dx, y + dy));
+            let triangle = [(0.0, -3.4), (3.4, 2.8), (-3.4, 2.8)].map(|(dx, dy)| (x + dx, y + dy));
             scene.polygon(triangle.to_vec(), Ink::BLACK);
         }
-        ProbeOutcome::Unsupported => scene.line((x - 3.4, y), (x + 3.4, y), 1.6, Ink::QUIET),
+        ProbeOutcome::Unsupported => scene.line((x - 2.8, y), (x + 2.8, y), 1.4, Ink::QUIET),
     }
 }
