@@ -1,7 +1,7 @@
 //! The pictures of a run, drawn from its files only.
 //!
 //! Each plot is a function from a [`Run`] to a [`Scene`], a list of shapes that knows no file format;
-//! [`render`] turns scenes into SVG and PNG. So that one picture serves all readers, colours are
+//! `render` turns scenes into SVG and PNG. So that one picture serves all readers, colours are
 //! those of Okabe and Ito, and nothing is told by colour alone: strategies differ by marker, exit
 //! kinds by hatching and number, probe outcomes by symbol and lightness.
 
