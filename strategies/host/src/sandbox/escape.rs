@@ -35,11 +35,14 @@ pub(crate) unsafe fn is_noticed(signal: libc::c_int, context: *const libc::ucont
 /// Sends this thread a signal with its default action, which all that end a stay have in common: the
 /// process ends.
 fn end_by(signal: libc::c_int) {
-    // SAFETY: all-zero bytes are the default action. The calls are the kernel's own, without the C
-    // library's thread-local storage; a signal that is blocked in the handler arrives behind it.
+    /// The kernel's `sigaction`: handler, flags, restorer, mask. All zero is the default action.
+    const DEFAULT: [u64; 4] = [0; 4];
+    let mask_bytes = size_of::<u64>();
+    // SAFETY: valid arguments. The calls are the kernel's own: the C library's `sigaction` looks for
+    // its canary in thread-local storage. A signal that is blocked in the handler arrives behind it.
     unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal, &raw const default, ptr::null_mut());
+        let (action, nowhere) = (DEFAULT.as_ptr(), ptr::null_mut::<u64>());
+        libc::syscall(libc::SYS_rt_sigaction, signal, action, nowhere, mask_bytes);
         let (process, thread) = (libc::syscall(libc::SYS_getpid), libc::syscall(libc::SYS_gettid));
         libc::syscall(libc::SYS_tgkill, process, thread, signal);
     }
