@@ -1,0 +1,55 @@
+//! A workload's guest in this process, and whether it came to its right result.
+
+use machine::boot::{BootSource, ImageKind, Kernel};
+use machine::config::DiskConfig;
+use machine::{Machine, MachineConfig};
+use ringside::guest::{End, Report};
+use ringside::records::Outcome;
+use strategy::Stop;
+use tempfile::NamedTempFile;
+use workloads::{Image, Workload};
+
+/// A guest that has been booted.
+pub(crate) struct Guest {
+    pub(crate) machine: Machine,
+    checksum: u32,
+    /// Its disk, as long as it lives.
+    _disk: NamedTempFile,
+}
+
+impl Guest {
+    pub(crate) fn boot(workload: &Workload, iterations: u32) -> Result<Guest, String> {
+        let image = workload.assemble(iterations).map_err(|error| error.to_string())?;
+        let Image { bytes, checksum, disk_sectors } = image;
+        let disk = NamedTempFile::new().map_err(|error| error.to_string())?;
+        std::fs::write(disk.path(), workloads::disk_image(disk_sectors))
+            .map_err(|error| error.to_string())?;
+        let disk_config = DiskConfig { path: disk.path().to_owned(), read_only: true };
+        let config = MachineConfig {
+            memory_bytes: workload.memory_bytes,
+            disk: (disk_sectors > 0).then_some(disk_config),
+            ..MachineConfig::default()
+        };
+        let mut machine = Machine::new(&config).map_err(|error| error.to_string())?;
+        let kernel = Kernel { path: workload.name.into(), bytes };
+        let kind = Some(ImageKind::Multiboot);
+        let source = BootSource { kernel, kind, ..BootSource::default() };
+        machine::boot::load(&mut machine, &source).map_err(|error| error.to_string())?;
+        Ok(Guest { machine, checksum, _disk: disk })
+    }
+
+    /// Whether a guest that stopped so has reported what it must.
+    pub(crate) fn check(&mut self, stop: Stop) -> Result<(), String> {
+        let end = match stop {
+            Stop::Exit(value) => End::Exit(value),
+            stop => End::Died(format!("{stop} at EIP {:#010x}", self.machine.cpu.eip)),
+        };
+        let console = self.machine.bus.devices.debug_console.take_marks();
+        let report = Report::new(end, console.into_iter().map(|mark| (mark.byte, mark.at)));
+        let verdict = report.verdict(self.checksum);
+        match verdict.outcome {
+            Outcome::Ok => Ok(()),
+            other => Err(format!("{}: {}", other.name(), verdict.detail)),
+        }
+    }
+}
