@@ -77,7 +77,8 @@ fn messages_name_line_key_and_what_was_meant() {
         ),
         (
             "peers = [\"trap-and-emulate\"]",
-            "x.toml:3: key \"peers\": unknown peer \"trap-and-emulate\"; known are qemu-tcg, qemu-kvm",
+            "x.toml:3: key \"peers\": unknown peer \"trap-and-emulate\"; known are qemu-tcg, \
+             qemu-kvm, native",
         ),
         ("samples = 3\nsamples = 4", "x.toml:4: duplicate key"),
     ] {
@@ -98,5 +99,8 @@ fn what_the_command_line_says_replaces_what_the_file_says() {
     let both = Overrides { peers: names(&["qemu-kvm"]), ..strategies };
     assert_eq!(changed(both), ["hardware-assist", "qemu-kvm"]);
     let peers = Overrides { peers: names(&["qemu-tcg"]), ..Overrides::default() };
-    assert_eq!(changed(peers), ["interpretation", "hardware-assist", "qemu-tcg"]);
+    assert_eq!(
+        changed(peers),
+        ["interpretation", "trap-and-emulate", "hardware-assist", "qemu-tcg"]
+    );
 }

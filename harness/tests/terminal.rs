@@ -114,7 +114,7 @@ fn a_monitor_that_dies_leaves_the_terminal_as_it_was() {
     assert_eq!(child.wait().unwrap().code(), Some(8));
     assert!(!terminal.is_raw());
     let shown = terminal.read_until("signal 11");
-    assert!(shown.contains("the monitor failed: segmentation fault"), "{shown}");
+    assert!(shown.contains("the monitor died: segmentation fault"), "{shown}");
 }
 
 #[test]

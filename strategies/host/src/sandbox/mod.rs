@@ -7,10 +7,10 @@
 //!
 //! | wall | what it is against |
 //! |---|---|
-//! | seccomp ([`calls`]) | every system call but the few that the monitor makes, with their arguments; every call of 32 bits or x32. The process is killed |
-//! | no new privileges, no capabilities, not dumpable ([`rights`]) | set-user-ID programs, root's powers, other processes' ptrace |
-//! | Landlock ([`landlock`]), where the kernel has it | files, TCP, abstract sockets, signals to processes outside |
-//! | resource limits ([`limits`]) | memory, files that grow, descriptors, processes, core dumps |
+//! | seccomp (`calls`) | every system call but the few that the monitor makes, with their arguments; every call of 32 bits or x32. The process is killed |
+//! | no new privileges, no capabilities, not dumpable (`rights`) | set-user-ID programs, root's powers, other processes' ptrace |
+//! | Landlock (`landlock`), where the kernel has it | files, TCP, abstract sockets, signals to processes outside |
+//! | resource limits (`limits`) | memory, files that grow, descriptors, processes, core dumps |
 //! | descriptors | what is not open cannot be used: the parent passes none but those it means to, and this module lists what is there |
 //!
 //! One capability stays where the process has it and its guest runs natively: CAP_SYS_RAWIO, without
