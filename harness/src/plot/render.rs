@@ -11,8 +11,8 @@ use anyhow::Result;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ColorType, ImageEncoder};
 use plotters::prelude::{
-    BitMapBackend, Color, DrawingBackend, IntoTextStyle, RGBAColor, RGBColor,
-    SVGBackend, ShapeStyle, TextStyle,
+    BitMapBackend, Color, DrawingBackend, IntoTextStyle, RGBAColor, RGBColor, SVGBackend,
+    ShapeStyle, TextStyle,
 };
 use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};

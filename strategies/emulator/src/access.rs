@@ -132,8 +132,7 @@ pub(crate) fn check_write(
 /// Raises [`Exception::RESTART`] if any of the bytes is being executed from a decoded copy.
 fn check_not_executing(m: &Machine, pieces: &Pieces, size: u32) -> Result<(), Exception> {
     let (first, left) = pieces.first;
-    let in_second =
-        |second| size > left && m.memory.is_executing(second, size - left);
+    let in_second = |second| size > left && m.memory.is_executing(second, size - left);
     if m.memory.is_executing(first, left) || pieces.second.is_some_and(in_second) {
         return Err(Exception::RESTART);
     }

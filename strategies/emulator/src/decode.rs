@@ -87,7 +87,8 @@ fn is_too_long(code: &[u8], bits: u32) -> bool {
 }
 
 /// Whether the instruction belongs to the architecture that guests are shown: nothing after SSE2.
-fn is_ia32(instruction: &Instruction) -> bool {
+#[must_use]
+pub fn is_ia32(instruction: &Instruction) -> bool {
     use CpuidFeature::*;
     instruction.encoding() == EncodingKind::Legacy
         && instruction.cpuid_features().iter().all(|feature| {
