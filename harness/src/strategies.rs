@@ -1,6 +1,7 @@
 //! The one list that names all strategies: how each is made and what it needs of the host.
 
 use host::sandbox::{self, Policy, Prepared, Sandbox};
+use machine::Machine;
 use strategy::{Error, Strategy, StrategyId, Support};
 
 /// A strategy, as the list knows it.
@@ -22,7 +23,13 @@ struct Built {
     policy: Policy,
     support: fn() -> Support,
     make: fn() -> Result<Box<dyn Strategy>, Error>,
+    /// Where guests can go wrong by design: how to find out at which instruction they do.
+    watch: Option<Watch>,
 }
+
+/// Runs a guest for at most so many instructions and tells in a sentence at which it left the
+/// architecture, if it did.
+type Watch = fn(&mut Machine, u64) -> Result<Option<String>, Error>;
 
 /// All strategies, in the order in which they are shown.
 pub const ALL: [Entry; StrategyId::ALL.len()] = [
@@ -34,6 +41,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
             policy: Policy::SOFTWARE,
             support: interpretation::support,
             make: || Ok(Box::new(interpretation::Interpretation::new())),
+            watch: None,
         }),
     },
     Entry {
@@ -44,6 +52,10 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
             policy: Policy::NATIVE,
             support: trap_and_emulate::support,
             make: || Ok(Box::new(trap_and_emulate::TrapAndEmulate::new())),
+            watch: Some(|machine, most| {
+                let found = trap_and_emulate::TrapAndEmulate::new().watch(machine, most)?;
+                Ok(found.map(|divergence| divergence.to_string()))
+            }),
         }),
     },
     Entry {
@@ -66,6 +78,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
             policy: Policy::KVM,
             support: hardware_assist::support,
             make: || Ok(Box::new(hardware_assist::HardwareAssist::new()?)),
+            watch: None,
         }),
     },
 ];
@@ -100,6 +113,24 @@ pub fn make(id: StrategyId) -> Result<Box<dyn Strategy>, Error> {
             strategy: id,
             reason: "not built into this version".to_owned(),
         }),
+    }
+}
+
+/// Whether the strategy can tell where a guest left the architecture.
+#[must_use]
+pub fn can_watch(id: StrategyId) -> bool {
+    built(id).is_some_and(|built| built.watch.is_some())
+}
+
+/// Where a guest leaves the architecture within `most` instructions under the strategy, in a
+/// sentence, as far as that can be told.
+///
+/// # Errors
+/// When the host fails.
+pub fn watch(id: StrategyId, machine: &mut Machine, most: u64) -> Result<Option<String>, Error> {
+    match built(id).and_then(|built| built.watch) {
+        Some(watch) => watch(machine, most),
+        None => Ok(None),
     }
 }
 

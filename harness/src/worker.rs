@@ -22,6 +22,12 @@ use strategy::{Limit, Strategy, StrategyId};
 /// How long past the guest's deadline a worker may take to notice it, before it is killed.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// Instructions of a guest that is watched; some microseconds each.
+const WATCHED: u64 = 1_000_000;
+
+/// Characters of what is said about one.
+const LONGEST_FINDING: usize = 300;
+
 /// What a worker is told: a [`Job`] with its strategy, as command-line arguments.
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
@@ -49,6 +55,9 @@ pub struct Arguments {
     /// Keep all rights
     #[arg(long)]
     no_sandbox: bool,
+    /// Do not report; find the first instruction at which the guest leaves the architecture
+    #[arg(long)]
+    watch: bool,
 }
 
 /// Runs a guest under `strategy` in a worker.
@@ -70,7 +79,35 @@ pub fn start_from(
     stop: &Stop,
 ) -> anyhow::Result<Report> {
     let mut command = Command::new(program);
-    command.arg("worker").arg("--strategy").arg(strategy.name());
+    let (finished, record) = run(command.arg("worker"), strategy, job, stop)?;
+    Ok(report(&finished, &record))
+}
+
+/// Runs a guest that went wrong once more, in a worker, and tells in a sentence at which instruction
+/// it left the architecture, as far as that can be told.
+///
+/// # Errors
+/// As [`start`].
+pub fn watch(strategy: StrategyId, job: &Job, stop: &Stop) -> anyhow::Result<Option<String>> {
+    if !strategies::can_watch(strategy) {
+        return Ok(None);
+    }
+    let mut command = Command::new(program()?);
+    let (finished, _) = run(command.args(["worker", "--watch"]), strategy, job, stop)?;
+    let said: Vec<u8> = finished.output.iter().map(|&(byte, _)| byte).collect();
+    let sentence = process::printable(String::from_utf8_lossy(&said).trim(), LONGEST_FINDING);
+    let is_whole = matches!(finished.ending, Ending::Itself(status) if status.success());
+    Ok(Some(sentence).filter(|sentence| is_whole && !sentence.is_empty()))
+}
+
+/// Runs `command`, which begins a worker, with the job.
+fn run(
+    command: &mut Command,
+    strategy: StrategyId,
+    job: &Job,
+    stop: &Stop,
+) -> anyhow::Result<(Finished, CrashRecord)> {
+    command.arg("--strategy").arg(strategy.name());
     command.arg("--image").arg(job.image);
     if let Some(disk) = job.disk {
         command.arg("--disk").arg(disk);
@@ -86,8 +123,9 @@ pub fn start_from(
     // A panic that looked for its lines in the program's file would end as a forbidden call.
     command.env("RUST_BACKTRACE", "0");
     let watch = Watch { timeout: job.timeout + GRACE, stop, fatal: None };
-    let finished = process::run(&mut command, &watch).context("a worker cannot be started")?;
-    Ok(report(&finished, &CrashRecord::read(record.as_file())))
+    let finished = process::run(command, &watch).context("a worker cannot be started")?;
+    let record = CrashRecord::read(record.as_file());
+    Ok((finished, record))
 }
 
 /// This program, even if its file was replaced since it was started.
@@ -136,6 +174,10 @@ pub(crate) fn obituary(how: &str, record: &CrashRecord) -> String {
 /// When the guest cannot be set up or the host fails while it runs.
 pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
     let report = match Guest::new(arguments)? {
+        Ok(guest) if arguments.watch => {
+            print!("{}", guest.watch(arguments)?.unwrap_or_default());
+            return Ok(());
+        }
         Ok(guest) => guest.run(arguments)?,
         Err(unsupported) => unsupported,
     };
@@ -179,10 +221,7 @@ impl Guest {
     /// # Errors
     /// When this process cannot be confined, or the host fails.
     pub fn run(mut self, arguments: &Arguments) -> anyhow::Result<Report> {
-        if !arguments.no_sandbox {
-            let applied = strategies::confine(&strategies::policy(self.id))?.seal()?;
-            tracing::debug!(target: "sandbox", "{applied}");
-        }
+        self.confine(arguments)?;
         let deadline = Instant::now() + Duration::from_millis(arguments.timeout_ms);
         let end = match self.strategy.run(&mut self.machine, &Limit::until(deadline)) {
             Ok(strategy::Stop::Exit(value)) => End::Exit(value),
@@ -196,6 +235,20 @@ impl Guest {
         let exits = self.strategy.exits().iter().filter(|&(_, count)| count > 0);
         report.exits = exits.map(|(kind, count)| (kind.name().to_owned(), count)).collect();
         Ok(report)
+    }
+
+    /// Enters the sandbox and finds where the guest leaves the architecture.
+    fn watch(mut self, arguments: &Arguments) -> anyhow::Result<Option<String>> {
+        self.confine(arguments)?;
+        Ok(strategies::watch(self.id, &mut self.machine, WATCHED)?)
+    }
+
+    fn confine(&self, arguments: &Arguments) -> anyhow::Result<()> {
+        if !arguments.no_sandbox {
+            let applied = strategies::confine(&strategies::policy(self.id))?.seal()?;
+            tracing::debug!(target: "sandbox", "{applied}");
+        }
+        Ok(())
     }
 }
 

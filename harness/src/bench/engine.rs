@@ -5,7 +5,7 @@ use super::budget::Budget;
 use super::calibrate;
 use super::progress::Progress;
 use super::recorder::{Pair, Recorder};
-use super::scratch::Scratch;
+use super::scratch::{Files, Scratch};
 use crate::config::{Experiment, Target};
 use crate::guest::{End, Job, Report, Verdict};
 use crate::process::Stop;
@@ -265,7 +265,8 @@ impl Engine<'_> {
         if self.stop.is_raised() {
             series.open = false;
         } else {
-            self.reject(series, iterations, &run.report, &run.verdict)?;
+            let verdict = self.explained(workload, series.target, iterations, run.verdict)?;
+            self.reject(series, iterations, &run.report, &verdict)?;
         }
         Ok(None)
     }
@@ -285,6 +286,49 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// A verdict on a guest that went wrong, with where it did, if the strategy can tell.
+    fn explained(
+        &mut self,
+        workload: &Workload,
+        target: Target,
+        iterations: u32,
+        verdict: Verdict,
+    ) -> anyhow::Result<Verdict> {
+        let went_wrong = matches!(verdict.outcome, Outcome::Wrong | Outcome::Crashed);
+        let Target::Strategy(id) = target else { return Ok(verdict) };
+        if !went_wrong {
+            return Ok(verdict);
+        }
+        let files = self.scratch.files(workload, iterations)?;
+        let job = self.job(workload, iterations, &files, self.experiment.timeout);
+        Ok(match worker::watch(id, &job, self.stop)? {
+            Some(sentence) => {
+                let detail = format!("{sentence}; {}", verdict.detail);
+                Verdict { detail, ..verdict }
+            }
+            None => verdict,
+        })
+    }
+
+    fn job<'a>(
+        &self,
+        workload: &'a Workload,
+        iterations: u32,
+        files: &'a Files,
+        timeout: Duration,
+    ) -> Job<'a> {
+        Job {
+            workload,
+            iterations,
+            image: &files.image,
+            disk: files.disk.as_deref(),
+            memory_bytes: workload.memory_bytes,
+            cpu: self.experiment.cpu,
+            timeout,
+            sandbox: self.sandbox,
+        }
+    }
+
     fn guest(
         &mut self,
         workload: &Workload,
@@ -293,16 +337,7 @@ impl Engine<'_> {
         budget: &Budget,
     ) -> anyhow::Result<Run> {
         let files = self.scratch.files(workload, iterations)?;
-        let job = Job {
-            workload,
-            iterations,
-            image: &files.image,
-            disk: files.disk.as_deref(),
-            memory_bytes: workload.memory_bytes,
-            cpu: self.experiment.cpu,
-            timeout: self.timeout(budget),
-            sandbox: self.sandbox,
-        };
+        let job = self.job(workload, iterations, &files, self.timeout(budget));
         let begin = Instant::now();
         let report = match target {
             Target::Strategy(id) => worker::start(id, &job, self.stop)?,

@@ -8,6 +8,7 @@ mod html;
 mod noise;
 mod outcomes;
 mod overview;
+mod stated;
 mod tables;
 
 use crate::plot;
@@ -41,6 +42,7 @@ fn page(run: &Run, experiment: &str) -> String {
         tables::section(run, comparison),
         outcomes::failures(run),
         outcomes::probes(run),
+        stated::section(run),
         outcomes::exits(run),
         noise::section(run),
         overview::method(run, comparison),
@@ -69,6 +71,7 @@ fn contents() -> String {
         ("times", "Times"),
         ("failures", "Outcomes"),
         ("probes", "Probes"),
+        ("stated", "Expectations"),
         ("exits", "Exits"),
         ("noise", "Noise"),
         ("method", "Method"),

@@ -5,11 +5,16 @@ use crate::plot::format;
 use crate::records::{Outcome, ProbeOutcome, Run};
 use crate::stats::{Comparison, StrategyComparison};
 
+/// The peer that runs without a monitor.
+const NATIVE: &str = "native";
+
 /// Headline numbers: one row for each strategy.
 pub(super) fn section(run: &Run, comparison: Option<&Comparison>) -> String {
     let groups = run.groups();
     let mut head = vec!["".to_owned(), "right results".to_owned(), "probes right".to_owned()];
     head.extend(groups.iter().map(|(name, _)| format!("{name}: slowdown")));
+    let native = run.strategies().contains(&NATIVE).then(|| Comparison::against(run, NATIVE));
+    head.extend(native.iter().map(|_| "of native speed".to_owned()));
     let mut table = Table::new(head);
     for strategy in run.strategies() {
         let mut cells =
@@ -17,6 +22,7 @@ pub(super) fn section(run: &Run, comparison: Option<&Comparison>) -> String {
         for (group, _) in &groups {
             cells.push(slowdown(comparison, strategy, group));
         }
+        cells.extend(native.as_ref().map(|native| share(native, strategy)));
         table.row(run.label(strategy), &cells);
     }
     let lead = match comparison {
@@ -63,6 +69,24 @@ fn slowdown(comparison: Option<&Comparison>, strategy: &str, group: &str) -> Str
             html::number_with(&format::ratio(mean.value), &small)
         }
         None => html::number("–"),
+    }
+}
+
+/// The speed as a part of what the same code has without a monitor, over all that it ran.
+fn share(native: &Comparison, strategy: &str) -> String {
+    let rows = native.groups.iter().flat_map(|group| &group.strategies);
+    let means = rows.filter(|row| row.strategy == strategy).filter_map(|row| row.mean);
+    match means.collect::<Vec<_>>()[..] {
+        // Native has workloads of one group only.
+        [mean] => {
+            let small = format!(
+                "[{}, {}]",
+                format::digits(mean.high.recip()),
+                format::digits(mean.low.recip())
+            );
+            html::number_with(&format::digits(mean.value.recip()), &small)
+        }
+        _ => html::number("–"),
     }
 }
 

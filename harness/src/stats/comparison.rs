@@ -39,7 +39,12 @@ impl Comparison {
     /// Compares, or nothing where no strategy has any time.
     #[must_use]
     pub fn new(run: &Run) -> Option<Comparison> {
-        let baseline = run.baseline()?;
+        run.baseline().map(|baseline| Comparison::against(run, baseline))
+    }
+
+    /// Compares with a baseline of the caller's choice.
+    #[must_use]
+    pub fn against(run: &Run, baseline: &str) -> Comparison {
         let times = Times::new(run);
         let groups = run.groups();
         let compare_group = |(name, workloads): (&str, Vec<&str>)| GroupComparison {
@@ -53,7 +58,7 @@ impl Comparison {
             workloads: workloads.into_iter().map(str::to_owned).collect(),
         };
         let groups = groups.into_iter().map(compare_group).collect();
-        Some(Comparison { baseline: baseline.to_owned(), groups })
+        Comparison { baseline: baseline.to_owned(), groups }
     }
 
     /// The slowdown of one strategy in one workload.
