@@ -5,8 +5,8 @@
 use crate::config::{Vm, split_module};
 use crate::strategies;
 use anyhow::Context;
-use host::sandbox::record::CrashRecord;
 use host::sandbox::Policy;
+use host::sandbox::record::CrashRecord;
 use machine::boot::{BootSource, Kernel, Module};
 use machine::config::DiskConfig;
 use machine::devices::HostInput;

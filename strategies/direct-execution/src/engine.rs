@@ -1,6 +1,7 @@
 //! The run loop: native stays, exits, and what the emulator runs in between.
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Trap};
+use crate::peek;
 use crate::segments::ShadowSegments;
 use crate::shadow::{Shadow, Touch};
 use crate::watch::{self, Before, Divergence};
@@ -8,7 +9,7 @@ use crate::world;
 use emulator::{Emulator, Outcome};
 use host::compatibility::CompatibilityMode;
 use machine::Machine;
-use machine::cpu::{Cr0, InterruptShadow};
+use machine::cpu::{Cr0, Dr6, Eflags, InterruptShadow};
 use std::time::{Duration, Instant};
 use strategy::{Error, ExitCounts, ExitKind, Limit, Stop, StrategyId, Support};
 
@@ -16,6 +17,8 @@ use strategy::{Error, ExitCounts, ExitKind, Limit, Stop, StrategyId, Support};
 const GLANCE: Duration = Duration::from_micros(500);
 /// The longest sleep in HLT between two looks at the limit.
 const LONGEST_WAIT: Duration = Duration::from_millis(10);
+/// The shortest stay: less would end before the guest's first page is there.
+const SHORTEST_STAY: Duration = Duration::from_micros(20);
 /// Instructions that the emulator runs at once where nothing can run natively.
 const EMULATED_SLICE: u64 = 1024;
 /// What an instruction limit counts a native stay as, for each microsecond: the guest's speed is
@@ -28,6 +31,8 @@ pub struct Engine {
     shadow: Option<Shadow>,
     segments: ShadowSegments,
     emulator: Emulator,
+    /// Whether the emulator may hold decoded code.
+    decoded: bool,
     exits: ExitCounts,
 }
 
@@ -56,6 +61,7 @@ impl Engine {
             shadow: None,
             segments: ShadowSegments::default(),
             emulator: Emulator::new(),
+            decoded: false,
             exits: ExitCounts::default(),
         }
     }
@@ -138,23 +144,20 @@ impl Engine {
         let Some(instruction) = instruction.filter(|_| world::can_stay(m)) else {
             return Ok(Ok(emulator::step(m)));
         };
+        if watch::is_lost(&instruction) {
+            return Ok(Err(Divergence::at(m.cpu.instruction_address(), &instruction)));
+        }
         let before = watch::is_sensitive(&instruction).then(|| Before::take(m, &instruction));
         loop {
             self.prepare(m).map_err(|error| self.failure(error))?;
             let exit = world::stay(m, &mut stint.mode, &mut self.segments, true);
-            match Exit::of(&exit.map_err(|error| self.failure(error))?) {
+            match exit.map_err(|error| self.failure(error))? {
                 Exit::Timer => {}
-                Exit::Debug => break,
-                Exit::Instruction { back } => {
-                    m.cpu.eip = m.cpu.eip.wrapping_sub(back);
-                    return Ok(Ok(self.step(m)));
+                Exit::Step => break,
+                Exit::Page { address, write } if self.show(m, address, write)? == Touch::Mapped => {
                 }
-                Exit::Page { address, write } => {
-                    let page = self.show(m, address, write)?;
-                    if page == Touch::Emulate {
-                        return Ok(Ok(self.step(m)));
-                    }
-                }
+                Exit::Page { .. } | Exit::Fault | Exit::Debug => return Ok(Ok(self.step(m))),
+                Exit::Trap(trap) => return Ok(Ok(self.step_back(m, trap)?)),
             }
         }
         let divergence = before.and_then(|before| watch::compare(m, &before, &instruction));
@@ -208,42 +211,89 @@ impl Engine {
 
     /// Native stays and the exits between them, until the machine has to be looked at.
     fn stay(&mut self, m: &mut Machine, stint: &mut Stint<'_>) -> Result<Outcome, Error> {
+        if std::mem::take(&mut self.decoded) {
+            // Native code writes to its pages unseen.
+            m.memory.forget_code();
+        }
         let glance = glance(m, stint);
         let start = Instant::now();
         stint.mode.set_timer(glance).map_err(|error| self.failure(error))?;
         let outcome = self.stay_until(m, stint);
         stint.mode.clear_timer().map_err(|error| self.failure(error))?;
         let spent = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        stint.spent = stint.spent.saturating_add((spent + 1) * INSTRUCTIONS_PER_MICROSECOND);
+        let instructions = spent.saturating_add(1).saturating_mul(INSTRUCTIONS_PER_MICROSECOND);
+        stint.spent = stint.spent.saturating_add(instructions);
         outcome
     }
 
     fn stay_until(&mut self, m: &mut Machine, stint: &mut Stint<'_>) -> Result<Outcome, Error> {
+        let begun = (m.cpu.eip, m.cpu.registers);
+        let mut again = true;
         loop {
             self.prepare(m).map_err(|error| self.failure(error))?;
             let exit = world::stay(m, &mut stint.mode, &mut self.segments, false);
             let exit = exit.map_err(|error| self.failure(error))?;
-            let outcome = match Exit::of(&exit) {
-                Exit::Timer => {
-                    self.exits.count(ExitKind::Host);
+            if exit == Exit::Timer {
+                self.exits.count(ExitKind::Host);
+                if begun != (m.cpu.eip, m.cpu.registers) {
                     return Ok(Outcome::Continue);
                 }
-                Exit::Page { address, write } => self.touch(m, address, write)?,
-                Exit::Instruction { back } => {
-                    m.cpu.eip = m.cpu.eip.wrapping_sub(back);
-                    self.step(m)
+                // However short its stays, the guest gets on. Mapping its first page has taken the
+                // time, perhaps: once more.
+                if !std::mem::take(&mut again) {
+                    return Ok(self.step(m));
                 }
-                Exit::Debug => {
-                    let what = format!("signal {}, trap {} in guest code", exit.signal, exit.trap);
-                    let address = m.cpu.instruction_address();
-                    return Err(Error::Hypervisor { what, address });
-                }
-            };
+                stint.mode.clear_timer().map_err(|error| self.failure(error))?;
+                stint.mode.set_timer(SHORTEST_STAY).map_err(|error| self.failure(error))?;
+                continue;
+            }
+            let outcome = self.handle(m, exit)?;
             let due = m.signals().attention() || m.interrupt_requested() && m.cpu.interruptible();
             if outcome != Outcome::Continue || due || !world::can_stay(m) {
                 return Ok(outcome);
             }
         }
+    }
+
+    fn handle(&mut self, m: &mut Machine, exit: Exit) -> Result<Outcome, Error> {
+        match exit {
+            Exit::Page { address, write } => self.touch(m, address, write),
+            Exit::Fault => Ok(self.step(m)),
+            Exit::Trap(trap) => self.step_back(m, trap),
+            Exit::Debug => Ok(self.debug(m)),
+            Exit::Timer | Exit::Step => Ok(Outcome::Continue),
+        }
+    }
+
+    /// INT1, which some hypervisors report before and not behind it, or a single step.
+    fn debug(&mut self, m: &mut Machine) -> Outcome {
+        const INT1: Option<u8> = Some(0xf1);
+        let steps = m.cpu.flags.contains(Eflags::TF);
+        let [_, before] = peek::code_before(m);
+        if !steps && peek::code(m, m.cpu.eip) == INT1 {
+            self.step(m)
+        } else if !steps && before == INT1 {
+            m.cpu.eip = m.cpu.eip.wrapping_sub(1);
+            self.step(m)
+        } else {
+            // POPF has set the guest's TF without a trap: the emulator raises what is pending.
+            m.cpu.pending_debug |= Dr6::BS;
+            Outcome::Continue
+        }
+    }
+
+    /// Lets the emulator execute the instruction that trapped, which EIP is behind.
+    fn step_back(&mut self, m: &mut Machine, trap: Trap) -> Result<Outcome, Error> {
+        let length = match trap.length(peek::code_before(m)) {
+            Some(length) => length,
+            None if trap == Trap::SystemCall => {
+                let what = "SYSCALL or SYSENTER has lost the guest's EIP".to_owned();
+                return Err(Error::Hypervisor { what, address: m.cpu.instruction_address() });
+            }
+            None => 1,
+        };
+        m.cpu.eip = m.cpu.eip.wrapping_sub(length);
+        Ok(self.step(m))
     }
 
     /// Brings the window up to date with flushes and privilege.
@@ -275,7 +325,7 @@ impl Engine {
     fn step(&mut self, m: &mut Machine) -> Outcome {
         let before = m.counters;
         let mut outcome = emulator::step(m);
-        while outcome == Outcome::Continue && m.cpu.interrupt_shadow != InterruptShadow::None {
+        if outcome == Outcome::Continue && m.cpu.interrupt_shadow != InterruptShadow::None {
             // The one instruction after STI or a load of SS.
             outcome = emulator::step(m);
         }
@@ -290,10 +340,9 @@ impl Engine {
         let before = m.counters.instructions;
         let lasting = !m.cpu.in_protected_mode() || m.cpu.cr0.intersects(Cr0::EM | Cr0::TS);
         let outcome = if lasting {
-            let outcome = self.emulator.run(m, EMULATED_SLICE);
-            // Native code writes to its pages unseen.
-            m.memory.forget_code();
-            outcome
+            self.decoded = true;
+            let left = stint.limit.instructions.map_or(u64::MAX, |count| count - stint.spent);
+            self.emulator.run(m, left.min(EMULATED_SLICE))
         } else {
             emulator::step(m)
         };
@@ -323,5 +372,5 @@ fn glance(m: &Machine, stint: &Stint<'_>) -> Duration {
         let left = count.saturating_sub(stint.spent) / INSTRUCTIONS_PER_MICROSECOND;
         Duration::from_micros(left)
     });
-    event.min(count).min(stint.left()).clamp(Duration::from_micros(2), GLANCE)
+    event.min(count).min(stint.left()).clamp(SHORTEST_STAY, GLANCE)
 }

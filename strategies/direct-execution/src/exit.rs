@@ -12,16 +12,27 @@ pub(crate) enum Exit {
         /// Whether it was to be written.
         write: bool,
     },
-    /// The instruction at `cpu.eip` less this many bytes is to be executed by the emulator: it
-    /// trapped, and whatever it is to do or to raise, the emulator knows.
-    Instruction {
-        /// Bytes that EIP is past the instruction's beginning.
-        back: u32,
-    },
+    /// The instruction at EIP faulted. Whatever it is to do or to raise, the emulator knows.
+    Fault,
+    /// The instruction before EIP trapped.
+    Trap(Trap),
+    /// The single step that was asked for.
+    Step,
+    /// A single step that the guest wants, or INT1.
+    Debug,
     /// The timer: the host wants to look at the machine.
     Timer,
-    /// A single step, or INT1.
-    Debug,
+}
+
+/// Instructions that trap, so that the host reports the address behind them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Trap {
+    /// INT3, or INT with 3.
+    Breakpoint,
+    /// INTO, or INT with 4.
+    Overflow,
+    /// INT 0x80, caught by syscall user dispatch, or another way into the host's kernel.
+    SystemCall,
 }
 
 const DEBUG: u8 = 1;
@@ -32,18 +43,36 @@ const PAGE_FAULT: u8 = 14;
 const WRITE: u32 = 1 << 1;
 
 impl Exit {
-    pub(crate) fn of(exit: &NativeExit) -> Exit {
+    /// The meaning of `exit`, where a single step was asked for or not.
+    pub(crate) fn of(exit: &NativeExit, stepping: bool) -> Exit {
         match (exit.signal, exit.trap) {
             (libc_signal::ALRM, _) => Exit::Timer,
-            // A system call by INT 0x80, caught by syscall user dispatch behind the instruction.
-            (libc_signal::SYS, _) => Exit::Instruction { back: 2 },
+            (libc_signal::SYS, _) => Exit::Trap(Trap::SystemCall),
             (_, PAGE_FAULT) => {
                 Exit::Page { address: exit.address, write: exit.error_code & WRITE != 0 }
             }
-            // INT3 and INTO trap behind the instruction, which has one byte.
-            (_, BREAKPOINT | OVERFLOW) => Exit::Instruction { back: 1 },
+            (_, BREAKPOINT) => Exit::Trap(Trap::Breakpoint),
+            (_, OVERFLOW) => Exit::Trap(Trap::Overflow),
+            (_, DEBUG) if stepping => Exit::Step,
             (_, DEBUG) => Exit::Debug,
-            _ => Exit::Instruction { back: 0 },
+            _ => Exit::Fault,
+        }
+    }
+}
+
+impl Trap {
+    /// The length of the instruction that trapped, prefixes aside, from the two bytes before EIP;
+    /// nothing if no such instruction ends there.
+    pub(crate) fn length(self, before: [Option<u8>; 2]) -> Option<u32> {
+        let (short, vector) = match self {
+            Trap::Breakpoint => (Some(0xcc), 3),
+            Trap::Overflow => (Some(0xce), 4),
+            Trap::SystemCall => (None, 0x80),
+        };
+        match before {
+            [Some(0xcd), Some(last)] if last == vector => Some(2),
+            [_, Some(last)] if short == Some(last) => Some(1),
+            _ => None,
         }
     }
 }
@@ -64,16 +93,28 @@ mod tests {
 
     #[test]
     fn page_faults_tell_reads_from_writes() {
-        let read = Exit::of(&native(11, 14, 4));
+        let read = Exit::of(&native(11, 14, 4), false);
         assert_eq!(read, Exit::Page { address: 0x1234, write: false });
-        let write = Exit::of(&native(11, 14, 6));
+        let write = Exit::of(&native(11, 14, 6), false);
         assert_eq!(write, Exit::Page { address: 0x1234, write: true });
     }
 
     #[test]
-    fn traps_behind_the_instruction_go_back() {
-        assert_eq!(Exit::of(&native(5, 3, 0)), Exit::Instruction { back: 1 });
-        assert_eq!(Exit::of(&native(31, 0, 0)), Exit::Instruction { back: 2 });
-        assert_eq!(Exit::of(&native(11, 13, 0)), Exit::Instruction { back: 0 });
+    fn steps_of_ours_are_told_from_the_guests() {
+        assert_eq!(Exit::of(&native(5, 1, 0), true), Exit::Step);
+        assert_eq!(Exit::of(&native(5, 1, 0), false), Exit::Debug);
+        assert_eq!(Exit::of(&native(11, 13, 0), false), Exit::Fault);
+    }
+
+    #[test]
+    fn traps_go_back_by_the_instructions_length() {
+        let before = |a, b| [Some(a), Some(b)];
+        assert_eq!(Trap::Breakpoint.length(before(0x90, 0xcc)), Some(1));
+        assert_eq!(Trap::Breakpoint.length(before(0xcd, 3)), Some(2));
+        assert_eq!(Trap::Breakpoint.length([None, Some(0xcc)]), Some(1));
+        assert_eq!(Trap::Overflow.length(before(0xcd, 4)), Some(2));
+        assert_eq!(Trap::Overflow.length(before(0x66, 0xce)), Some(1));
+        assert_eq!(Trap::SystemCall.length(before(0xcd, 0x80)), Some(2));
+        assert_eq!(Trap::SystemCall.length(before(0x0f, 0x05)), None);
     }
 }

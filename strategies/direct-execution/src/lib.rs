@@ -1,8 +1,8 @@
 //! Direct execution in ring 3: the guest's own bytes on the host's CPU.
 //!
 //! The guest runs in 32-bit compatibility mode at CPL 3. Its address space is shown in a window at
-//! linear address 0 ([`shadow`]), its segments by LDT descriptors with DPL 3 ([`segments`]). Every
-//! signal is an exit ([`exit`]): the interrupted state is copied into the machine, and ordinary code
+//! linear address 0 (`shadow`), its segments by LDT descriptors with DPL 3 (`segments`). Every
+//! signal is an exit (`exit`): the interrupted state is copied into the machine, and ordinary code
 //! decides — map a page, raise what the guest is to see, or let the emulator execute the
 //! instruction. What cannot run so (real mode, virtual-8086 mode, single steps) the emulator runs.
 //!
@@ -10,6 +10,8 @@
 
 mod engine;
 mod exit;
+mod peek;
+mod runs;
 mod segments;
 mod shadow;
 mod watch;

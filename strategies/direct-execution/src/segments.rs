@@ -21,25 +21,40 @@ struct Shadow {
 #[derive(Default)]
 pub(crate) struct ShadowSegments {
     shadows: Vec<Shadow>,
-    /// The selectors of the registers when the guest was last entered.
-    entered: [u16; 6],
+    /// The registers when the guest was last entered: mostly they are still so.
+    entered: [Option<Entered>; 6],
+}
+
+#[derive(Clone, Copy)]
+struct Entered {
+    segment: Segment,
+    /// The host's selector for it.
+    selector: u16,
 }
 
 impl ShadowSegments {
     /// The host selectors for the guest's six segment registers.
     pub(crate) fn selectors(&mut self, segments: &[Segment; 6]) -> Result<[u16; 6], host::Error> {
         if self.shadows.len() > MOST {
+            self.entered = [None; 6];
             self.shadows.clear();
         }
         let mut selectors = [0; 6];
-        for (selector, segment) in selectors.iter_mut().zip(segments) {
-            *selector = self.selector(segment)?;
+        for (number, segment) in segments.iter().enumerate() {
+            let entered = self.entered[number].filter(|entered| entered.segment == *segment);
+            let selector = match entered {
+                Some(entered) => entered.selector,
+                None => self.selector(segment)?,
+            };
+            self.entered[number] = Some(Entered { segment: *segment, selector });
+            selectors[number] = selector;
         }
-        self.entered = selectors;
         Ok(selectors)
     }
 
     fn selector(&mut self, segment: &Segment) -> Result<u16, host::Error> {
+        // Null selectors of 1 to 3 would be 0 after the host's next interrupt anyway: IRET to an outer
+        // level clears them.
         let Some(descriptor) = descriptor(segment) else { return Ok(0) };
         if let Some(known) = self.shadows.iter().find(|shadow| shadow.segment == *segment) {
             return Ok(known.entry.selector());
@@ -53,7 +68,7 @@ impl ShadowSegments {
     /// The guest's segment behind a register that now holds `selector`, if the guest loaded it
     /// without a trap; nothing if it is as it was on entry.
     pub(crate) fn loaded(&self, register: SegmentRegister, selector: u16) -> Option<Loaded> {
-        if self.entered[register as usize] == selector {
+        if self.entered[register as usize].is_some_and(|entered| entered.selector == selector) {
             return None;
         }
         if selector & !3 == 0 {

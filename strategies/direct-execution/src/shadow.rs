@@ -4,45 +4,31 @@
 //! guest's page tables are walked (accessed and dirty bits set as the CPU would), and the page is
 //! mapped with the rights that it has now; writable only once it is dirty. It need not follow the
 //! guest's page tables until the guest flushes. A flush of everything does not empty it: every page
-//! is looked up again and only those that changed are unmapped, at some 50 ns a page against 8 µs
-//! for mapping it anew.
+//! is looked up again and only those that changed are unmapped, at some nanoseconds a page against
+//! 8 µs for mapping it anew.
 //!
 //! Guest kernel and guest user share the one window. Pages that the user must not touch are made
 //! inaccessible while the guest is at CPL 3, in runs of neighbours.
 
+use crate::runs::{PAGE, Page, Runs, joined};
 use host::low_memory::Protection;
 use host::window::LowWindow;
 use machine::cpu::Cr0;
 use machine::memory::PageKind;
 use machine::{LinearAddress, Machine};
-use std::collections::BTreeMap;
 use std::ops::Range;
 
-const PAGE: u64 = 4096;
+/// Runs before the window is emptied: with a gap behind each they are twice as many mappings, of
+/// which the kernel usually allows 65,530.
+const MOST_RUNS: usize = 24 << 10;
 
-/// Mappings before the window is emptied; the kernel's usual limit is 65,530 for the process.
-const MOST_PAGES: usize = 48 << 10;
-
-/// Pages around a fault that are looked at for mapping along.
-const AROUND: u64 = 16;
+/// Bytes on each side of a fault that are looked at for mapping along.
+const AROUND: u64 = 16 * PAGE;
 /// The same while paging is off, when neighbours are always alike.
-const AROUND_UNPAGED: u64 = 1 << 13;
+const AROUND_UNPAGED: u64 = 32 << 20;
 
-/// One page of the window.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Page {
-    /// Its offset in the guest's memory file.
-    offset: u64,
-    writable: bool,
-    /// Whether the guest's user may touch it as it is mapped.
-    user: bool,
-}
-
-impl Page {
-    fn protection(self) -> Protection {
-        if self.writable { Protection::Write } else { Protection::Read }
-    }
-}
+/// Bytes of the longest access, FXSAVE's.
+const LONGEST_ACCESS: u64 = 512;
 
 /// What a touch of the window came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,19 +44,19 @@ pub(crate) enum Touch {
 #[derive(Debug)]
 pub(crate) struct Shadow {
     window: LowWindow,
-    pages: BTreeMap<u64, Page>,
+    shown: Runs,
     /// The privilege that the window shows now.
     user: bool,
 }
 
 impl Shadow {
     pub(crate) fn new() -> Result<Shadow, host::Error> {
-        Ok(Shadow { window: LowWindow::new()?, pages: BTreeMap::new(), user: false })
+        Ok(Shadow { window: LowWindow::new()?, shown: Runs::default(), user: false })
     }
 
     /// Forgets everything that it shows.
     pub(crate) fn clear(&mut self) -> Result<(), host::Error> {
-        self.pages.clear();
+        self.shown.clear();
         self.window.unmap(&(u64::from(self.window.start())..1 << 32))
     }
 
@@ -78,38 +64,35 @@ impl Shadow {
     pub(crate) fn follow_flushes(&mut self, m: &mut Machine) -> Result<(), host::Error> {
         let forgotten = m.tlb.take_forgotten();
         if forgotten.all {
-            self.revalidate(m)?;
-        } else {
-            for address in forgotten.pages {
-                self.unmap(u64::from(address.0) & !(PAGE - 1))?;
-            }
+            return self.revalidate(m);
+        }
+        for address in forgotten.pages {
+            let page = u64::from(address.0) & !(PAGE - 1);
+            self.unmap(page..page + PAGE)?;
         }
         Ok(())
     }
 
-    fn unmap(&mut self, page: u64) -> Result<(), host::Error> {
-        match self.pages.remove(&page) {
-            Some(_) => self.window.unmap(&(page..page + PAGE)),
-            None => Ok(()),
+    fn unmap(&mut self, pages: Range<u64>) -> Result<(), host::Error> {
+        if !self.shown.remove(pages.clone()) {
+            return Ok(());
         }
+        // Where the hole makes one mapping too many, all go.
+        self.window.unmap(&pages).or_else(|_| self.clear())
     }
 
     /// Unmaps the pages that the guest's page tables no longer map so.
     fn revalidate(&mut self, m: &mut Machine) -> Result<(), host::Error> {
         let mut changed = Vec::new();
-        for (&page, shown) in &self.pages {
-            if look_up(m, page).is_none_or(|now| !covers(now, *shown)) {
-                changed.push(page);
+        for (run, first) in self.shown.iter() {
+            for page in run.clone().step_by(PAGE as usize) {
+                let shown = first.beyond(page - run.start);
+                if look_up(m, page).is_none_or(|now| !covers(now, shown)) {
+                    changed.push(page..page + PAGE);
+                }
             }
         }
-        for run in runs(changed.into_iter()) {
-            let pages: Vec<u64> = self.pages.range(run.clone()).map(|(&page, _)| page).collect();
-            for page in pages {
-                self.pages.remove(&page);
-            }
-            self.window.unmap(&run)?;
-        }
-        Ok(())
+        joined(changed.into_iter()).into_iter().try_for_each(|pages| self.unmap(pages))
     }
 
     /// Shows the window as the guest's kernel or user may see it.
@@ -118,21 +101,22 @@ impl Shadow {
             return Ok(());
         }
         self.user = user;
-        let supervisor = |page: &Page| !page.user;
         if user {
-            let pages = self.pages.iter().filter(|(_, page)| supervisor(page)).map(|(&at, _)| at);
-            for run in runs(pages) {
-                self.window.protect(&run, Protection::None)?;
-            }
-        } else {
-            for writable in [false, true] {
-                let shown = |page: &Page| supervisor(page) && page.writable == writable;
-                let pages = self.pages.iter().filter(|(_, page)| shown(page)).map(|(&at, _)| at);
-                let protection = if writable { Protection::Write } else { Protection::Read };
-                for run in runs(pages) {
-                    self.window.protect(&run, protection)?;
-                }
-            }
+            return self.protect(|_| true, Protection::None);
+        }
+        self.protect(|page| !page.writable, Protection::Read)?;
+        self.protect(|page| page.writable, Protection::Write)
+    }
+
+    /// Changes the rights to the supervisor's pages.
+    fn protect(
+        &mut self,
+        concerns: impl Fn(Page) -> bool,
+        protection: Protection,
+    ) -> Result<(), host::Error> {
+        let runs = self.shown.iter().filter(|(_, page)| !page.user && concerns(*page));
+        for pages in joined(runs.map(|(run, _)| run)) {
+            self.window.protect(&pages, protection)?;
         }
         Ok(())
     }
@@ -144,65 +128,71 @@ impl Shadow {
         address: u32,
         write: bool,
     ) -> Result<Touch, host::Error> {
-        let linear = LinearAddress(address);
         let page = u64::from(address) & !(PAGE - 1);
         if page < u64::from(self.window.start()) {
             return Ok(Touch::Emulate);
         }
-        if emulator::access_page(m, linear, write).is_none() {
+        if marks_too_early(m, address, write)
+            || emulator::access_page(m, LinearAddress(address), write).is_none()
+        {
             return Ok(Touch::Emulate);
         }
         let Some(found) = look_up(m, page) else { return Ok(Touch::Emulate) };
         if write && !found.writable {
             return Ok(Touch::Emulate);
         }
-        if self.pages.get(&page) == Some(&found) {
+        if self.shown.get(page) == Some(found) {
             // The host faults on a page as it should be: no progress would come of mapping it again.
             return Ok(Touch::Emulate);
         }
-        if self.pages.len() >= MOST_PAGES {
+        if self.shown.len() >= MOST_RUNS {
             self.clear()?;
         }
         let run = self.run_around(m, page, found);
-        self.show(m, run, page, found)?;
+        let first = found.beyond(run.start.wrapping_sub(page));
+        self.show(m, run, first)?;
         Ok(Touch::Mapped)
     }
 
     /// Neighbours that can be mapped in the same call: contiguous in the file, with the same rights,
     /// already accessed (and dirty, where the page is), so that no bit has to be set for them.
     fn run_around(&self, m: &mut Machine, page: u64, found: Page) -> Range<u64> {
-        let fits = |m: &mut Machine, at: u64| {
-            let offset = found.offset.wrapping_add(at).wrapping_sub(page);
-            !self.pages.contains_key(&at) && look_up(m, at) == Some(Page { offset, ..found })
-        };
+        let around = if m.cpu.paging() { AROUND } else { AROUND_UNPAGED };
+        let lowest = page.saturating_sub(around).max(self.window.start().into());
+        let highest = (page + PAGE + around).min(1 << 32);
+        let below = self.shown.gap(page.saturating_sub(1), lowest..page).start.min(page);
+        let above = self.shown.gap(page + PAGE, page + PAGE..highest).end.max(page + PAGE);
+        let mut fits = |at: u64| look_up(m, at) == Some(found.beyond(at.wrapping_sub(page)));
         let (mut start, mut end) = (page, page + PAGE);
-        let most = if m.cpu.paging() { AROUND } else { AROUND_UNPAGED };
-        while start > u64::from(self.window.start())
-            && page - start < most * PAGE
-            && fits(m, start - PAGE)
-        {
+        while start > below && fits(start - PAGE) {
             start -= PAGE;
         }
-        while end < 1 << 32 && end - page < most * PAGE && fits(m, end) {
+        while end < above && fits(end) {
             end += PAGE;
         }
         start..end
     }
 
-    fn show(
-        &mut self,
-        m: &mut Machine,
-        run: Range<u64>,
-        page: u64,
-        found: Page,
-    ) -> Result<(), host::Error> {
-        let offset = found.offset - (page - run.start);
-        self.window.map(&run, m.memory.file(), offset, found.protection())?;
-        for at in run.clone().step_by(PAGE as usize) {
-            self.pages.insert(at, Page { offset: offset + (at - run.start), ..found });
+    fn show(&mut self, m: &Machine, run: Range<u64>, first: Page) -> Result<(), host::Error> {
+        let protection = if first.writable { Protection::Write } else { Protection::Read };
+        let map =
+            |window: &mut LowWindow| window.map(&run, m.memory.file(), first.offset, protection);
+        if map(&mut self.window).is_err() {
+            // One mapping too many, perhaps, for the limit that this host has.
+            self.clear()?;
+            map(&mut self.window)?;
         }
+        self.shown.insert(run, first);
         Ok(())
     }
+}
+
+/// Whether the access may go on into a page that refuses it, after this one was marked for it: the
+/// emulator, which looks at both first, has to do the marking.
+fn marks_too_early(m: &mut Machine, address: u32, write: bool) -> bool {
+    PAGE - (u64::from(address) & (PAGE - 1)) < LONGEST_ACCESS
+        && emulator::mapping(m, LinearAddress(address))
+            .is_some_and(|found| !found.accessed || write && !found.dirty)
 }
 
 /// What the window should show at `page`: nothing for what is unmapped, not yet accessed, or a device.
@@ -228,27 +218,9 @@ fn covers(now: Page, shown: Page) -> bool {
     now.offset == shown.offset && (now.writable || !shown.writable) && (now.user || !shown.user)
 }
 
-/// Joins ascending pages into runs of neighbours.
-fn runs(pages: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
-    let mut runs: Vec<Range<u64>> = Vec::new();
-    for page in pages {
-        match runs.last_mut() {
-            Some(run) if run.end == page => run.end += PAGE,
-            _ => runs.push(page..page + PAGE),
-        }
-    }
-    runs
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn neighbours_are_joined() {
-        let pages = [0x1000, 0x2000, 0x3000, 0x8000, 0xa000, 0xb000];
-        assert_eq!(runs(pages.into_iter()), [0x1000..0x4000, 0x8000..0x9000, 0xa000..0xc000]);
-    }
 
     #[test]
     fn rights_that_shrank_do_not_cover() {

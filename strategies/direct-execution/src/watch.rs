@@ -5,8 +5,9 @@
 //! results differ is what was looked for. It costs microseconds an instruction: for the one run that
 //! explains a wrong result.
 
+use crate::peek;
 use iced_x86::{Instruction, Mnemonic, OpKind};
-use machine::cpu::{Cpu, Eflags, SegmentRegister, register};
+use machine::cpu::{Cpu, Eflags, InterruptShadow, SegmentRegister, register};
 use machine::{LinearAddress, Machine};
 use std::fmt;
 
@@ -21,6 +22,13 @@ pub struct Divergence {
     pub differences: Vec<(String, u32, u32)>,
 }
 
+impl Divergence {
+    /// An instruction that ring 3 cannot be left from.
+    pub(crate) fn at(address: LinearAddress, instruction: &Instruction) -> Divergence {
+        Divergence { address, text: instruction.to_string(), differences: Vec::new() }
+    }
+}
+
 impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "left the architecture at {}: {}", self.address, self.text)?;
@@ -30,6 +38,12 @@ impl fmt::Display for Divergence {
         }
         Ok(())
     }
+}
+
+/// Whether the host's kernel takes the instruction for its own system call and forgets where the
+/// guest was; the guest's CPU knows neither.
+pub(crate) fn is_lost(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Syscall | Mnemonic::Sysenter)
 }
 
 /// Whether ring 3 may execute the instruction without a trap and yet wrongly (Intel SDM volume 3,
@@ -45,7 +59,8 @@ pub(crate) fn is_sensitive(instruction: &Instruction) -> bool {
         Pushf | Pushfd | Popf | Popfd | Retf | Iret | Iretd | Lds | Les | Lfs | Lgs | Lss => true,
         Call => instruction.is_call_far() || instruction.is_call_far_indirect(),
         Jmp => instruction.is_jmp_far() || instruction.is_jmp_far_indirect(),
-        _ => names_segment,
+        // The host's CPU may know it, the guest's does not.
+        _ => names_segment || !emulator::is_ia32(instruction),
     }
 }
 
@@ -79,21 +94,21 @@ impl Before {
         }
         let memory = places
             .into_iter()
-            .map(|(at, length)| (LinearAddress(at), read(m, LinearAddress(at), length)))
+            .map(|(at, length)| (LinearAddress(at), peek::bytes(m, LinearAddress(at), length)))
             .collect();
         Before { cpu: m.cpu.clone(), memory }
     }
 
     /// Reads the same places again.
     fn memory_now(&self, m: &mut Machine) -> Vec<Vec<u8>> {
-        self.memory.iter().map(|(at, bytes)| read(m, *at, bytes.len() as u32)).collect()
+        self.memory.iter().map(|(at, bytes)| peek::bytes(m, *at, bytes.len() as u32)).collect()
     }
 
     /// Puts CPU and memory back.
     fn restore(&self, m: &mut Machine) {
         m.cpu = self.cpu.clone();
         for (at, bytes) in &self.memory {
-            write(m, *at, bytes);
+            peek::put(m, *at, bytes);
         }
     }
 }
@@ -108,9 +123,10 @@ pub(crate) fn compare(
     let native = (m.cpu.clone(), before.memory_now(m));
     before.restore(m);
     let _ = emulator::step(m);
-    if is_faked_by_kernel(instruction) && native.0.eip != m.cpu.eip {
-        // The kernel's stand-in for the instruction takes no single-step trap: the CPU has executed
-        // the next one as well.
+    let holds_traps_off = m.cpu.interrupt_shadow == InterruptShadow::MovSs;
+    if (holds_traps_off || is_faked_by_kernel(instruction)) && native.0.eip != m.cpu.eip {
+        // A load of SS puts the single-step trap off, and the kernel's stand-in for an instruction
+        // takes none: the CPU has executed the next one as well.
         let _ = emulator::step(m);
     }
     let right = (m.cpu.clone(), before.memory_now(m));
@@ -170,27 +186,4 @@ fn differences(
 
 fn is_push_flags(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Mnemonic::Pushf | Mnemonic::Pushfd)
-}
-
-/// Bytes of guest memory, without effects; missing pages read as nothing.
-fn read(m: &mut Machine, linear: LinearAddress, length: u32) -> Vec<u8> {
-    (0..length)
-        .map(|at| {
-            let mut byte = 0;
-            let here = LinearAddress(linear.0.wrapping_add(at));
-            if let Some(found) = emulator::mapping(m, here) {
-                m.memory.read(found.physical, std::slice::from_mut(&mut byte));
-            }
-            byte
-        })
-        .collect()
-}
-
-fn write(m: &mut Machine, linear: LinearAddress, bytes: &[u8]) {
-    for (at, byte) in bytes.iter().enumerate() {
-        let here = LinearAddress(linear.0.wrapping_add(at as u32));
-        if let Some(found) = emulator::mapping(m, here) {
-            m.memory.write(found.physical, std::slice::from_ref(byte));
-        }
-    }
 }

@@ -1,23 +1,26 @@
 //! One stay in the guest: its state onto the host's CPU, and back.
 
+use crate::exit::Exit;
+use crate::peek;
 use crate::segments::{Loaded, ShadowSegments};
-use host::compatibility::{CompatibilityMode, IntegerState, NativeExit, Selectors};
+use host::compatibility::{CompatibilityMode, IntegerState, Selectors};
 use machine::Machine;
-use machine::cpu::{Cr0, Descriptor, Eflags, Segment, SegmentRegister};
+use machine::cpu::{Cr0, Descriptor, Eflags, Segment, SegmentRegister, access};
 use machine::{LinearAddress, Selector};
 
-/// The flags that guest code can change at CPL 3; the others stay as the machine has them.
+/// The flags that guest code can change at CPL 3, TF aside; the others stay as the machine has them.
 const NATIVE_FLAGS: Eflags =
     Eflags::ARITHMETIC.union(Eflags::DF).union(Eflags::NT).union(Eflags::AC).union(Eflags::ID);
 
 /// Runs the guest's own code until something traps or `mode`'s timer fires; with `single_step`,
-/// one instruction at most.
+/// one instruction at most. What the host's CPU refuses to begin is a fault at EIP: the machine is
+/// unchanged then.
 pub(crate) fn stay(
     m: &mut Machine,
     mode: &mut CompatibilityMode,
     segments: &mut ShadowSegments,
     single_step: bool,
-) -> Result<NativeExit, host::Error> {
+) -> Result<Exit, host::Error> {
     let selectors = segments.selectors(&m.cpu.segments)?;
     let mut state = IntegerState {
         registers: m.cpu.registers,
@@ -29,12 +32,17 @@ pub(crate) fn stay(
     // SAFETY: below 4 GiB there is nothing but the window, into which no Rust reference points.
     // Guest code can leave 32-bit mode through the host's selectors: that is what the sandbox of
     // the process is for.
-    let exit = unsafe { mode.run_with(&mut state, &mut m.cpu.fpu)? };
+    let exit = match unsafe { mode.run_with(&mut state, &mut m.cpu.fpu) } {
+        Err(host::Error::EntryRefused { .. }) => return Ok(Exit::Fault),
+        exit => exit?,
+    };
     m.cpu.registers = state.registers;
     m.cpu.eip = state.eip;
-    m.cpu.flags.merge(state.eflags, NATIVE_FLAGS);
+    // POPF sets TF without a trap; the one that we set is not the guest's.
+    let trace = if single_step { Eflags::empty() } else { Eflags::TF };
+    m.cpu.flags.merge(state.eflags, NATIVE_FLAGS | trace);
     take_segments(m, segments, &state.selectors);
-    Ok(exit)
+    Ok(Exit::of(&exit, single_step))
 }
 
 /// From encoding order to the host's structure.
@@ -71,21 +79,20 @@ fn from_guest_tables(m: &mut Machine, selector: Selector) -> Segment {
     let address = base.wrapping_add(selector.table_offset());
     let mut bytes = [0; 8];
     for (at, byte) in bytes.iter_mut().enumerate() {
-        let linear = LinearAddress(address.wrapping_add(at as u32));
-        let Some(found) = emulator::mapping(m, linear) else { return null };
-        if !m.memory.read(found.physical, std::slice::from_mut(byte)) {
-            return null;
+        match peek::byte(m, LinearAddress(address.wrapping_add(at as u32))) {
+            Some(read) => *byte = read,
+            None => return null,
         }
     }
     Descriptor(u64::from_le_bytes(bytes)).to_segment(selector)
 }
 
 /// Whether the CPU's state can be put onto the host's CPU: protected mode, segments that the LDT can
-/// express, nothing that has to be done instruction by instruction, and no FPU trap (which ring 3
-/// cannot arrange).
+/// express (those left over from real mode are not code), nothing that has to be done instruction by
+/// instruction, and no FPU trap (which ring 3 cannot arrange).
 pub(crate) fn can_stay(m: &Machine) -> bool {
     let cpu = &m.cpu;
-    let stack = cpu.segment(SegmentRegister::Ss);
+    let code = cpu.segment(SegmentRegister::Cs);
     cpu.in_protected_mode()
         && !cpu.halted
         && !cpu.flags.single_steps()
@@ -93,6 +100,8 @@ pub(crate) fn can_stay(m: &Machine) -> bool {
         && cpu.pending_debug == 0
         && cpu.debug[7] & machine::cpu::Dr7::ENABLED == 0
         && !cpu.cr0.intersects(Cr0::EM | Cr0::TS)
-        && stack.is_usable()
+        && code.has(access::PRESENT | access::NOT_SYSTEM | access::CODE)
+        && cpu.eip <= code.limit
+        && cpu.segment(SegmentRegister::Ss).is_writable()
         && cpu.segments.iter().all(crate::segments::is_expressible)
 }

@@ -24,6 +24,7 @@ mod stack;
 mod task;
 mod transfer;
 
+pub use decode::is_ia32;
 pub use float::prepare;
 pub use interrupt::deliver_interrupt;
 pub use paging::{Mapping, access as access_page, mapping};

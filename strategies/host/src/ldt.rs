@@ -9,6 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 /// Entries in a full table.
 const ENTRIES: usize = 8192;
+/// The entry that is handed out first. Guests that have an LDT use its beginning: their selectors
+/// find nothing in the host's table, and so are noticed.
+const FIRST: usize = 1024;
 /// modify_ldt's function "write an entry".
 const WRITE: libc::c_int = 0x11;
 
@@ -110,7 +113,8 @@ impl Drop for LdtEntry {
 
 fn take() -> Result<u32, Error> {
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let word = taken.iter().position(|&bits| bits != u64::MAX).ok_or(Error::LdtFull)?;
+    let mut words = (FIRST / 64..ENTRIES / 64).chain(0..FIRST / 64);
+    let word = words.find(|&word| taken[word] != u64::MAX).ok_or(Error::LdtFull)?;
     let bit = taken[word].trailing_ones();
     taken[word] |= 1 << bit;
     Ok(word as u32 * 64 + bit)

@@ -5,6 +5,7 @@
 //! strategies.
 
 pub mod compatibility;
+mod dispatch;
 mod error;
 mod high_half;
 pub mod kick;

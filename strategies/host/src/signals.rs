@@ -6,6 +6,7 @@
 //! own timer's. Handlers are installed once and stay.
 
 use crate::Error;
+use crate::dispatch;
 use crate::sandbox::escape;
 use crate::time_stamp;
 use crate::world_switch::{self, DataSelectors, HOST_CODE, HOST_DATA, SignalReport, SwitchArea};
@@ -165,6 +166,10 @@ pub(crate) unsafe extern "C" fn host_signal(
     // SAFETY: set for as long as the area lives, to this thread's area; what is used is atomic.
     if signal == libc::SIGSEGV && !area.is_null() && unsafe { time_stamp::give_back(&*area) } {
         // The monitor read the time-stamp counter, or was about to: it may now.
+        return;
+    }
+    // SAFETY: the kernel's arguments.
+    if signal == libc::SIGSYS && unsafe { dispatch::is_made_again(info, context.cast()) } {
         return;
     }
     if !is_ours {

@@ -1,19 +1,13 @@
 //! What a thread needs before it may enter compatibility mode: its alternate stack, the signal
 //! mask, and the host's system calls out of the guest's reach. All of it is undone on drop.
 
+use crate::dispatch::DispatchGuard;
 use crate::world_switch::SwitchArea;
 use crate::{Error, signals};
 use std::ptr;
 
-const PR_SET_SYSCALL_USER_DISPATCH: libc::c_int = 59;
-const DISPATCH_OFF: libc::c_ulong = 0;
-const DISPATCH_ON: libc::c_ulong = 1;
 /// AT_HWCAP2: RDFSBASE and its kin may be used (Linux 5.9).
 const HWCAP2_FSGSBASE: libc::c_ulong = 1 << 1;
-
-/// The selector byte of syscall user dispatch: 1 is SYSCALL_DISPATCH_FILTER_BLOCK. It never
-/// changes: which side a system call is from, its address tells.
-static BLOCK: u8 = 1;
 
 /// A thread that is set up. Dropping it undoes that, so it must not leave its thread.
 pub(crate) struct ThreadSetup {
@@ -99,38 +93,5 @@ impl Drop for StackGuard {
     fn drop(&mut self) {
         // SAFETY: restores what this thread had (Rust's own, for stack overflows).
         unsafe { libc::sigaltstack(&self.earlier, ptr::null_mut()) };
-    }
-}
-
-/// System calls from below 4 GiB raise SIGSYS: INT 0x80 in a guest must not reach the host.
-struct DispatchGuard;
-
-impl DispatchGuard {
-    fn new() -> Result<DispatchGuard, Error> {
-        const MONITOR_START: libc::c_ulong = 1 << 32;
-        const MONITOR_LENGTH: libc::c_ulong = (1 << 47) - MONITOR_START;
-        // SAFETY: the monitor's own code, the C library's included, lies in the exempt range; the
-        // selector byte lives for ever.
-        let result = unsafe {
-            libc::prctl(
-                PR_SET_SYSCALL_USER_DISPATCH,
-                DISPATCH_ON,
-                MONITOR_START,
-                MONITOR_LENGTH,
-                &raw const BLOCK,
-            )
-        };
-        if result == 0 {
-            Ok(DispatchGuard)
-        } else {
-            Err(Error::Missing("no syscall user dispatch (Linux 5.11 has it)"))
-        }
-    }
-}
-
-impl Drop for DispatchGuard {
-    fn drop(&mut self) {
-        // SAFETY: system calls work everywhere again.
-        unsafe { libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, DISPATCH_OFF, 0, 0, 0) };
     }
 }

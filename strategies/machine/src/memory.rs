@@ -274,17 +274,30 @@ impl Memory {
     /// Reads a little-endian doubleword, as a page walk does; all ones where there is no memory.
     #[must_use]
     pub fn read_u32(&self, address: PhysicalAddress) -> u32 {
-        let mut bytes = [0xff; 4];
-        self.read(address, &mut bytes);
-        u32::from_le_bytes(bytes)
+        u32::from_le_bytes(self.read_entry(address))
     }
 
     /// Reads a little-endian quadword; all ones where there is no memory.
     #[must_use]
     pub fn read_u64(&self, address: PhysicalAddress) -> u64 {
-        let mut bytes = [0xff; 8];
-        self.read(address, &mut bytes);
-        u64::from_le_bytes(bytes)
+        u64::from_le_bytes(self.read_entry(address))
+    }
+
+    #[inline]
+    fn read_entry<const BYTES: usize>(&self, address: PhysicalAddress) -> [u8; BYTES] {
+        let within = address.page_offset() as usize;
+        match self.page_kind(address) {
+            PageKind::Ram(page) if within + BYTES <= PAGE as usize => {
+                // SAFETY: RAM is mapped from `base` on, this page of it at offset `page`, and the
+                // bytes do not leave the page; only this thread runs the guest meanwhile.
+                unsafe { self.base.add(page as usize + within).cast::<[u8; BYTES]>().read() }
+            }
+            _ => {
+                let mut bytes = [0xff; BYTES];
+                self.read(address, &mut bytes);
+                bytes
+            }
+        }
     }
 
     /// Makes `owner` (any number but 0) the one whose decoded code is watched. False when it was not
