@@ -244,7 +244,7 @@ impl Engine {
                     return Ok(self.step(m));
                 }
                 stint.mode.clear_timer().map_err(|error| self.failure(error))?;
-                stint.mode.set_timer(SHORTEST_STAY).map_err(|error| self.failure(error))?;
+                stint.mode.set_timer(GLANCE).map_err(|error| self.failure(error))?;
                 continue;
             }
             let outcome = self.handle(m, exit)?;

@@ -10,6 +10,7 @@ mod modes;
 mod moving;
 mod paging;
 mod privilege;
+mod random;
 mod segments;
 mod time;
 mod traps;

@@ -1,10 +1,11 @@
 //! Software interrupts, exceptions and traps into the guest's own tables.
 
 use crate::guest::{CODE, DATA, Guest, HANDLERS, STACK3, gate};
-use machine::cpu::{Cr0, Eflags, register};
+use machine::cpu::{Cr0, Dr6, Eflags, register};
 use strategy::{ExitKind, Limit, Strategy};
 
 guest_code! {
+    flags_trap: ".code32", "pushfd", "or dword ptr [esp], 0x100", "popfd", "inc eax", "nop", "nop";
     sets_alignment_check: ".code32",
         "pushfd", "or dword ptr [esp], 0x40000", "popfd", "mov ebx, [0x18001]", "mov al, 1",
         "out 0xf4, al";
@@ -83,6 +84,15 @@ fn faults_come_with_the_address_of_the_instruction() {
         guest.set(register::EAX, 0x70);
         guest.raises(vector, error, CODE);
     }
+}
+
+#[test]
+fn the_trap_flag_can_be_set_without_a_trap() {
+    let mut guest = Guest::with(flags_trap());
+    // PUSHFD, OR [ESP] and POPFD are nine bytes; the step is taken after the next instruction.
+    guest.raises(1, None, CODE + 10);
+    assert_eq!(guest.get(register::EAX), 1);
+    assert_ne!(guest.cpu.debug[6] & Dr6::BS, 0);
 }
 
 #[test]

@@ -20,13 +20,14 @@ fn named(code: &[u8]) -> Option<(String, Vec<String>)> {
 
 #[test]
 fn each_sensitive_instruction_is_named() {
-    let cases: [(&[u8], &str, &str); 16] = [
+    let cases: [(&[u8], &str, &str); 17] = [
         (&[0x0f, 0x01, 0x07], "sgdt", "the word"),
         (&[0x0f, 0x01, 0x0f], "sidt", "the word"),
         (&[0x0f, 0x00, 0xc2], "sldt", "EDX"),
         (&[0x0f, 0x00, 0xca], "str", "EDX"),
         (&[0x0f, 0x01, 0xe2], "smsw", "EDX"),
         (&[0x9c], "pushf", "the word"),
+        (&[0x9d], "popf", "EFLAGS"),
         (&[0x0e], "push cs", "the word"),
         (&[0x1e], "push ds", "the word"),
         (&[0x8c, 0xca], "mov", "EDX"),
@@ -66,7 +67,7 @@ fn the_kernels_entries_are_named_before_they_lose_the_guest() {
 
 #[test]
 fn popf_loses_the_interrupt_flag_and_pushf_shows_the_hosts() {
-    let mut guest = Guest::with(&[0x9d, 0x9c, 0x5b, 0xfa, 0xb0, 1, 0xe6, 0xf4]);
+    let mut guest = Guest::with(&[0x90, 0x9d, 0x9c, 0x5b, 0xfa, 0xb0, 1, 0xe6, 0xf4]);
     guest.write(0x7ffc, &[2, 0x10, 0, 0]); // IOPL 1, IF clear
     guest.set(register::ESP, 0x7ffc);
     assert_eq!(guest.exits(), 1);
@@ -79,7 +80,7 @@ fn popf_loses_the_interrupt_flag_and_pushf_shows_the_hosts() {
 #[test]
 fn selectors_that_are_read_show_ring_3() {
     // mov ebx, cs; push ss; pop ecx; verr cx
-    let mut guest = Guest::with(&[0x8c, 0xcb, 0x16, 0x59, 0xb0, 1, 0xe6, 0xf4]);
+    let mut guest = Guest::with(&[0x90, 0x8c, 0xcb, 0x16, 0x59, 0xb0, 1, 0xe6, 0xf4]);
     assert_eq!(guest.exits(), 1);
     assert_eq!(guest.get(register::EBX) & 3, 3);
     assert_eq!(guest.get(register::ECX) & 3, 3);
@@ -88,7 +89,7 @@ fn selectors_that_are_read_show_ring_3() {
 
 #[test]
 fn a_store_of_the_descriptor_table_shows_none_of_the_guests() {
-    let mut guest = Guest::with(&[0x0f, 0x01, 0x07, 0xb0, 1, 0xe6, 0xf4]); // sgdt [edi]
+    let mut guest = Guest::with(&[0x90, 0x0f, 0x01, 0x07, 0xb0, 1, 0xe6, 0xf4]); // sgdt [edi]
     guest.set(register::EDI, DATA);
     assert_eq!(guest.exits(), 1);
     assert_ne!(guest.read_u32(DATA + 2), crate::guest::GDT);
