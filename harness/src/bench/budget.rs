@@ -8,6 +8,10 @@ const LEAST_SAMPLES: u32 = 3;
 /// A guest gets this many times its even share of what is left before it counts as hanging.
 const PATIENCE: u32 = 40;
 
+/// A row gets this many times its even part of a workload's share: a program that starts slowly
+/// would take the others' samples.
+const GREED: u32 = 2;
+
 /// The shortest time after which a guest counts as hanging: slow hosts exist, and some guests set up
 /// tens of megabytes before they begin.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(3);
@@ -42,6 +46,18 @@ impl Budget {
             }
             None => timeout,
         }
+    }
+
+    /// Whether one of `rows` rows may have a sample in such a round, if it has used `spent` so far.
+    pub(super) fn affords(
+        &self,
+        taken: u32,
+        spent: Duration,
+        share: Option<Duration>,
+        rows: u32,
+    ) -> bool {
+        let Some(share) = share else { return true };
+        taken < LEAST_SAMPLES || spent < share / rows.max(1) * GREED
     }
 
     /// Whether another round of samples is due in a workload that has `taken` of each row and used
@@ -83,6 +99,15 @@ mod tests {
         assert!(budget.allows(7, 8 * SECOND, share));
         assert!(!budget.allows(7, 9 * SECOND, share));
         assert!(budget.allows(2, 9 * SECOND, share));
+    }
+
+    #[test]
+    fn a_row_that_starts_slowly_leaves_time_to_the_others() {
+        let (budget, share) = (budget(Some(100), 0, 10), Some(10 * SECOND));
+        assert!(budget.affords(3, 3 * SECOND, share, 5));
+        assert!(!budget.affords(3, 4 * SECOND, share, 5));
+        assert!(budget.affords(2, 4 * SECOND, share, 5));
+        assert!(budget.affords(9, 900 * SECOND, None, 5));
     }
 
     #[test]

@@ -8,27 +8,41 @@ const MARGIN: f64 = 1.4;
 /// No step goes further, for a short time says little about a long one.
 const LONGEST_STEP: f64 = 200.0;
 
+/// Nor further than this from a time below the clock's resolution, which says nothing.
+const BLIND_STEP: f64 = 10.0;
+
+/// What a clock does not tell from nothing, at least.
+const NOTHING: f64 = 1e-9;
+
 /// Iterations to begin with, when a run of one took `single` seconds: not more than the workload's
 /// own suggestion, and few enough not to take far longer than a sample.
 pub(super) fn begin(suggested: u32, single: Option<f64>, least: Duration) -> u32 {
     match single {
         Some(seconds) if seconds >= least.as_secs_f64() => 1,
-        Some(seconds) => suggested.min(scaled(1, seconds, least)).max(1),
+        Some(seconds) => suggested.min(scaled(1, seconds, least, LONGEST_STEP)).max(1),
         None => suggested.max(1),
     }
 }
 
-/// The iterations to try after `iterations` took `seconds`; none where that was long enough, or
-/// there are no more.
-pub(super) fn next(iterations: u32, seconds: f64, least: Duration) -> Option<u32> {
+/// The iterations to try after `iterations` took `seconds` by a clock of this `resolution`; none
+/// where that was long enough, or there are no more.
+pub(super) fn next(
+    iterations: u32,
+    seconds: f64,
+    least: Duration,
+    resolution: Duration,
+) -> Option<u32> {
     if seconds >= least.as_secs_f64() || iterations == u32::MAX {
         return None;
     }
-    Some(scaled(iterations, seconds, least).max(iterations.saturating_add(iterations / 4 + 1)))
+    let is_blind = seconds < resolution.as_secs_f64();
+    let longest = if is_blind { BLIND_STEP } else { LONGEST_STEP };
+    let more = scaled(iterations, seconds, least, longest);
+    Some(more.max(iterations.saturating_add(iterations / 4 + 1)))
 }
 
-fn scaled(iterations: u32, seconds: f64, least: Duration) -> u32 {
-    let factor = (least.as_secs_f64() * MARGIN / seconds.max(1e-9)).min(LONGEST_STEP);
+fn scaled(iterations: u32, seconds: f64, least: Duration, longest: f64) -> u32 {
+    let factor = (least.as_secs_f64() * MARGIN / seconds.max(NOTHING)).min(longest);
     // A cast from float saturates.
     (f64::from(iterations) * factor) as u32
 }
@@ -45,7 +59,7 @@ mod tests {
         let mut iterations = begin(1000, Some(start + each), LEAST);
         for runs in 1.. {
             let seconds = start + each * f64::from(iterations);
-            match next(iterations, seconds, LEAST) {
+            match next(iterations, seconds, LEAST, Duration::ZERO) {
                 Some(more) => iterations = more,
                 None => return (iterations, runs),
             }
@@ -66,16 +80,24 @@ mod tests {
     #[test]
     fn one_long_iteration_is_enough() {
         assert_eq!(begin(1000, Some(0.5), LEAST), 1);
-        assert_eq!(next(1, 0.5, LEAST), None);
+        assert_eq!(next(1, 0.5, LEAST, Duration::ZERO), None);
     }
 
     #[test]
     fn a_guest_that_takes_no_time_ends_at_the_largest_number() {
         let mut iterations = 1;
-        while let Some(more) = next(iterations, 0.0, LEAST) {
+        while let Some(more) = next(iterations, 0.0, LEAST, Duration::ZERO) {
             assert!(more > iterations);
             iterations = more;
         }
         assert_eq!(iterations, u32::MAX);
+    }
+
+    #[test]
+    fn a_time_that_the_clock_cannot_see_leads_to_a_short_step() {
+        let resolution = Duration::from_millis(2);
+        assert_eq!(next(100, 0.0, LEAST, resolution), Some(1000));
+        assert_eq!(next(100, 0.0, LEAST, Duration::ZERO), Some(20_000));
+        assert_eq!(next(100, 0.014, LEAST, resolution), Some(200));
     }
 }

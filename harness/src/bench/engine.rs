@@ -105,6 +105,8 @@ struct Series {
     iterations: u32,
     /// Samples that there are.
     taken: u32,
+    /// Time used for all of its guests.
+    spent: Duration,
     /// Whether more may be taken: not after one that was not ok.
     open: bool,
     /// Whether it is recorded what the probes saw.
@@ -133,7 +135,12 @@ impl Engine<'_> {
             if !budget.allows(round, begin.elapsed(), share) {
                 break;
             }
-            for series in all.iter_mut().filter(|series| series.open && series.taken <= round) {
+            let rows = u32::try_from(all.len()).unwrap_or(u32::MAX);
+            let is_due = |series: &&mut Series| {
+                let affordable = budget.affords(round, series.spent, share, rows);
+                series.open && series.taken <= round && affordable
+            };
+            for series in all.iter_mut().filter(is_due) {
                 self.progress.at(workload.name, series.target.name());
                 self.sample(workload, series, &budget)?;
             }
@@ -238,7 +245,8 @@ impl Engine<'_> {
                 return Ok(None);
             };
             let seconds = run.verdict.seconds.unwrap_or(0.0);
-            match calibrate::next(iterations, seconds, self.experiment.sample_time) {
+            let (least, resolution) = (self.experiment.sample_time, series.target.resolution());
+            match calibrate::next(iterations, seconds, least, resolution) {
                 Some(more) => series.iterations = more,
                 None => return Ok(Some(run)),
             }
@@ -258,7 +266,9 @@ impl Engine<'_> {
             series.open = false;
             return Ok(None);
         }
+        let begin = Instant::now();
         let run = self.guest(workload, series.target, iterations, budget)?;
+        series.spent += begin.elapsed();
         if run.verdict.outcome == Outcome::Ok {
             return Ok(Some(run));
         }
@@ -377,6 +387,7 @@ impl Series {
             pair,
             iterations: 1,
             taken: 0,
+            spent: Duration::ZERO,
             open: true,
             probed: false,
             single: None,

@@ -2,6 +2,7 @@
 
 use super::suggest;
 use crate::peers::PeerId;
+use std::time::Duration;
 use strategy::StrategyId;
 use workloads::Workload;
 
@@ -21,6 +22,15 @@ impl Target {
         match self {
             Target::Strategy(id) => id.name(),
             Target::Peer(id) => id.name(),
+        }
+    }
+
+    /// What its clock cannot tell from no time at all.
+    #[must_use]
+    pub fn resolution(self) -> Duration {
+        match self {
+            Target::Strategy(_) => Duration::ZERO,
+            Target::Peer(id) => id.resolution(),
         }
     }
 
