@@ -98,6 +98,6 @@ mod tests {
         let resolution = Duration::from_millis(2);
         assert_eq!(next(100, 0.0, LEAST, resolution), Some(1000));
         assert_eq!(next(100, 0.0, LEAST, Duration::ZERO), Some(20_000));
-        assert_eq!(next(100, 0.014, LEAST, resolution), Some(200));
+        assert_eq!(next(100, 0.0112, LEAST, resolution), next(100, 0.0112, LEAST, Duration::ZERO));
     }
 }

@@ -128,7 +128,8 @@ impl Engine<'_> {
                 continue;
             }
             self.progress.at(workload.name, target.name());
-            all.push(self.open(workload, target, &support, &budget)?);
+            let known = fewest_iterations(&all).unwrap_or(0).max(workload.first_iterations);
+            all.push(self.open((workload, known), target, &support, &budget)?);
         }
         for round in 0..self.experiment.samples {
             let budget = Budget { used: self.begin.elapsed(), ..budget };
@@ -158,10 +159,11 @@ impl Engine<'_> {
         }
     }
 
-    /// A series that is ready for samples: found again, or calibrated.
+    /// A series that is ready for samples: found again, or calibrated. `known` iterations are few
+    /// enough for all before it.
     fn open(
         &mut self,
-        workload: &Workload,
+        (workload, known): (&Workload, u32),
         target: Target,
         support: &Support,
         budget: &Budget,
@@ -175,7 +177,7 @@ impl Engine<'_> {
             let report = Report::only(End::Unsupported(why.clone()));
             self.reject(&mut series, 1, &report, &report.verdict(0))?;
         } else {
-            self.calibrate(workload, &mut series, budget)?;
+            self.calibrate((workload, known), &mut series, budget)?;
         }
         Ok(series)
     }
@@ -184,7 +186,7 @@ impl Engine<'_> {
     /// then with more until a run is long enough for a sample.
     fn calibrate(
         &mut self,
-        workload: &Workload,
+        (workload, known): (&Workload, u32),
         series: &mut Series,
         budget: &Budget,
     ) -> anyhow::Result<()> {
@@ -196,7 +198,8 @@ impl Engine<'_> {
             single = run.verdict.seconds;
             series.single = Some(run.report);
         }
-        let iterations = calibrate::begin(workload.first_iterations, single, least);
+        let suggested = if single.is_some() { workload.first_iterations } else { known };
+        let iterations = calibrate::begin(suggested, single, least);
         series.iterations = iterations;
         if iterations == 1 && single.is_some() {
             return Ok(());
@@ -372,6 +375,11 @@ impl Engine<'_> {
         let targets = u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
         budget.timeout(self.experiment.timeout, runs.saturating_mul(targets))
     }
+}
+
+/// The iterations of the slowest row: where each run takes long to start, the best to begin with.
+fn fewest_iterations(all: &[Series]) -> Option<u32> {
+    all.iter().filter(|series| series.open).map(|series| series.iterations).min()
 }
 
 /// One run of a guest.
