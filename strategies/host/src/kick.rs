@@ -17,6 +17,8 @@ thread_local! {
     /// The byte that the handler sets. Constant initialization and no destructor: an access is a
     /// plain load, as a signal handler needs it.
     static FLAG: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+    /// A second one.
+    static SECOND: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
 }
 
 /// The signal, one that nothing else in the process uses.
@@ -25,11 +27,12 @@ fn signal() -> libc::c_int {
 }
 
 extern "C" fn on_kick(_signal: libc::c_int) {
-    let flag = FLAG.get();
-    if !flag.is_null() {
-        // SAFETY: `Kick::new` had the promise that the byte stays valid, and the pointer is taken
-        // back before that promise ends. Others reach the byte only through the kernel.
-        unsafe { AtomicU8::from_ptr(flag) }.store(1, Ordering::Relaxed);
+    for flag in [FLAG.get(), SECOND.get()] {
+        if !flag.is_null() {
+            // SAFETY: `Kick::new` had the promise that the byte stays valid, and the pointer is
+            // taken back before that promise ends. Others reach the byte only through the kernel.
+            unsafe { AtomicU8::from_ptr(flag) }.store(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -39,7 +42,7 @@ extern "C" fn on_kick(_signal: libc::c_int) {
 pub struct Kick {
     timer: libc::timer_t,
     fires_at: Option<Instant>,
-    outer_flag: *mut u8,
+    outer_flags: [*mut u8; 2],
     /// The timer sends its signal to one thread, so it stays there.
     not_send: PhantomData<*mut ()>,
 }
@@ -54,10 +57,22 @@ impl Kick {
     /// `flag` must stay valid for writes until the value is dropped; meanwhile it may be accessed
     /// from this thread and by the kernel only.
     pub unsafe fn new(flag: *mut u8) -> io::Result<Kick> {
+        // SAFETY: by this function's own contract.
+        unsafe { Kick::with_two_flags(flag, ptr::null_mut()) }
+    }
+
+    /// The same with a second byte, set to 1 as well unless it is null.
+    ///
+    /// # Errors
+    /// As [`Kick::new`].
+    ///
+    /// # Safety
+    /// As [`Kick::new`], for both.
+    pub unsafe fn with_two_flags(flag: *mut u8, second: *mut u8) -> io::Result<Kick> {
         install_handler()?;
         let timer = create_timer()?;
-        let outer_flag = FLAG.replace(flag);
-        Ok(Kick { timer, fires_at: None, outer_flag, not_send: PhantomData })
+        let outer_flags = [FLAG.replace(flag), SECOND.replace(second)];
+        Ok(Kick { timer, fires_at: None, outer_flags, not_send: PhantomData })
     }
 
     /// Interrupts the thread at `at` or, if it was armed so, before. `now` is the present moment,
@@ -87,7 +102,8 @@ impl Kick {
 
 impl Drop for Kick {
     fn drop(&mut self) {
-        FLAG.set(self.outer_flag);
+        FLAG.set(self.outer_flags[0]);
+        SECOND.set(self.outer_flags[1]);
         // SAFETY: the timer is this value's own and not used after.
         unsafe { libc::timer_delete(self.timer) };
     }

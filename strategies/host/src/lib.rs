@@ -1,9 +1,10 @@
 //! What strategies borrow from the host kernel and CPU: guest code run natively in compatibility
-//! mode, descriptors in the host's LDT, memory below 4 GiB, signals as exits.
+//! mode, descriptors in the host's LDT, memory below 4 GiB, address windows, signals as exits.
 //!
 //! All of the project's signal handling lives here. What an exit means for a guest is left to the
 //! strategies.
 
+pub mod address_window;
 pub mod compatibility;
 mod dispatch;
 mod error;
@@ -15,6 +16,7 @@ pub mod sandbox;
 mod signals;
 mod thread_setup;
 mod time_stamp;
+pub mod translated;
 mod watchdog;
 pub mod window;
 mod world_switch;

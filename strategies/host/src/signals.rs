@@ -9,6 +9,7 @@ use crate::Error;
 use crate::dispatch;
 use crate::sandbox::escape;
 use crate::time_stamp;
+use crate::translated;
 use crate::world_switch::{self, DataSelectors, HOST_CODE, HOST_DATA, SignalReport, SwitchArea};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -55,6 +56,8 @@ pub(crate) fn set_area(area: *mut SwitchArea) -> *mut SwitchArea {
 /// # Errors
 /// When the host refuses.
 pub(crate) fn install() -> Result<(), Error> {
+    // Theirs are to be behind these: these alone can run whatever the guest did to FS and GS.
+    translated::install()?;
     let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     if EARLIER.get().is_some() {
         return Ok(());
@@ -192,7 +195,22 @@ unsafe fn forward(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut
         .iter()
         .position(|&exit| exit == signal)
         .and_then(|index| EARLIER.get().map(|all| all[index]));
-    let Some(action) = earlier else { return };
+    if let Some(action) = earlier {
+        // SAFETY: passed on as received.
+        unsafe { forward_to(&action, signal, info, context) };
+    }
+}
+
+/// Gives a signal to `action`.
+///
+/// # Safety
+/// With the kernel's arguments, within a handler; `action` must be one that was in force before.
+pub(crate) unsafe fn forward_to(
+    action: &libc::sigaction,
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
     match action.sa_sigaction {
         libc::SIG_IGN => {}
         libc::SIG_DFL => {
@@ -200,7 +218,7 @@ unsafe fn forward(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut
             // arrives when the handler returns.
             // SAFETY: restores an action that was valid before; raising a signal is always allowed.
             unsafe {
-                libc::sigaction(signal, &action, ptr::null_mut());
+                libc::sigaction(signal, action, ptr::null_mut());
                 if (*info).si_code <= 0 {
                     libc::raise(signal);
                 }
