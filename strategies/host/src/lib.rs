@@ -12,6 +12,7 @@ mod high_half;
 pub mod kick;
 pub mod ldt;
 pub mod low_memory;
+pub mod runs;
 pub mod sandbox;
 mod signals;
 mod thread_setup;

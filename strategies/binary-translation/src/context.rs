@@ -1,0 +1,311 @@
+//! What translated code finds through R13: the state that is not in host registers, where exits
+//! leave their reason, and the tables that it looks into by itself.
+//!
+//! The offsets below are the code's only knowledge of this structure.
+
+use host::translated::Fault;
+use machine::Machine;
+use machine::cpu::Eflags;
+use std::mem::offset_of;
+
+/// Entries of the table of indirect targets, by the low 16 bits of EIP.
+pub(crate) const TARGETS: usize = 1 << 16;
+/// Entries of each software TLB.
+pub(crate) const SOFT_ENTRIES: usize = 256;
+
+/// Why translated code was left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum Exit {
+    /// The unit at `exit_eip` is not in the table of targets.
+    Lookup = 0,
+    /// The same, and the jump at `resume` can be linked to it.
+    Link = 1,
+    /// The emulator has to execute the instruction at `exit_eip`; `resume` goes on behind it.
+    Step = 2,
+    /// A signal: see `fault`.
+    Fault = 3,
+    /// As [`Exit::Step`], because the software TLB does not have the page of `soft_address`.
+    Miss = 5,
+    /// STI found an interrupt waiting: the instruction at `exit_eip` still comes before it.
+    Shadow = 4,
+}
+
+impl Exit {
+    pub(crate) fn from_code(code: u32) -> Exit {
+        match code {
+            0 => Exit::Lookup,
+            1 => Exit::Link,
+            2 => Exit::Step,
+            4 => Exit::Shadow,
+            5 => Exit::Miss,
+            _ => Exit::Fault,
+        }
+    }
+}
+
+/// One entry of the table of indirect targets.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Target {
+    /// Minus (epoch, EIP): the code can add without touching the flags, and compare with zero.
+    pub(crate) negated_key: u64,
+    pub(crate) host: u64,
+}
+
+/// A software TLB for accesses that faulted too often: one for the kernel, one for the user.
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub(crate) struct SoftTlb {
+    /// Minus the linear page address, for reads.
+    pub(crate) read: [u32; SOFT_ENTRIES],
+    /// The same for writes.
+    pub(crate) write: [u32; SOFT_ENTRIES],
+    /// Host address less linear address.
+    pub(crate) addend: [u64; SOFT_ENTRIES],
+}
+
+impl SoftTlb {
+    /// A tag that no address with this index matches.
+    fn never(index: usize) -> u32 {
+        (((index as u32 + 1) & 0xff) << 12).wrapping_neg()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        for index in 0..SOFT_ENTRIES {
+            self.read[index] = SoftTlb::never(index);
+            self.write[index] = SoftTlb::never(index);
+        }
+    }
+
+    pub(crate) fn clear_page(&mut self, linear: u32) {
+        let index = (linear >> 12) as usize % SOFT_ENTRIES;
+        self.read[index] = SoftTlb::never(index);
+        self.write[index] = SoftTlb::never(index);
+    }
+
+    pub(crate) fn insert(&mut self, linear: u32, host: *mut u8, write: bool) {
+        let (page, index) = (linear & !0xfff, (linear >> 12) as usize % SOFT_ENTRIES);
+        self.read[index] = page.wrapping_neg();
+        self.write[index] = if write { page.wrapping_neg() } else { SoftTlb::never(index) };
+        self.addend[index] = (host as u64).wrapping_sub(u64::from(page));
+    }
+
+    /// Takes the right to write the page at this host address (it now holds code).
+    pub(crate) fn withhold(&mut self, host: *mut u8) {
+        for index in 0..SOFT_ENTRIES {
+            let page = self.write[index].wrapping_neg();
+            if self.addend[index].wrapping_add(u64::from(page)) == host as u64 {
+                self.write[index] = SoftTlb::never(index);
+            }
+        }
+    }
+}
+
+/// The context. It stays where it is: translated code and a signal handler hold pointers to it.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Context {
+    /// Points to a byte that polls read. A kick makes it non-canonical by its highest byte …
+    pub(crate) poll: u64,
+    /// … and this one match no target, by its lowest: (epoch, 0).
+    pub(crate) epoch: u64,
+    /// Called before floating-point instructions: loads the guest's state if it is not there.
+    pub(crate) fpu_ensure: u64,
+    /// The common exit.
+    pub(crate) exit: u64,
+    /// The shared lookup of the target in R8.
+    pub(crate) lookup: u64,
+    /// IF, as EFLAGS has it.
+    pub(crate) interrupt_flag: u32,
+    /// Not zero while an interrupt waits.
+    pub(crate) pending: u32,
+    /// The flags of EFLAGS that are neither arithmetic nor IF nor DF.
+    pub(crate) system_flags: u32,
+    pub(crate) exit_eip: u32,
+    /// For [`Exit::Miss`]: the linear address.
+    pub(crate) soft_address: u32,
+    /// For [`Exit::Step`]: EIP behind the instruction.
+    pub(crate) exit_next: u32,
+    pub(crate) reason: u32,
+    /// Whether the guest's floating-point state is in the host's registers.
+    pub(crate) fpu_live: u32,
+    /// Whether the last exit stored it.
+    pub(crate) fpu_stored: u32,
+    pub(crate) resume: u64,
+    /// The stack of return addresses.
+    pub(crate) stack: u64,
+    pub(crate) host_stack: u64,
+    pub(crate) window: u64,
+    pub(crate) fx: u64,
+    pub(crate) registers: [u32; 8],
+    pub(crate) flags: u64,
+    pub(crate) control: [u32; 5],
+    /// Bases of the six segments, and their selectors.
+    pub(crate) bases: [u32; 6],
+    pub(crate) selectors: [u32; 6],
+    /// GDTR and IDTR: base and limit.
+    pub(crate) tables: [u32; 4],
+    /// Selectors of LDTR and TR.
+    pub(crate) system_selectors: [u32; 2],
+    pub(crate) host_mxcsr: u32,
+    pub(crate) poll_byte: u32,
+    pub(crate) fault: Fault,
+    pub(crate) soft: [SoftTlb; 2],
+    pub(crate) targets: [Target; TARGETS],
+}
+
+/// Flags that live in the host's EFLAGS while translated code runs.
+pub(crate) const HOST_FLAGS: u32 = Eflags::ARITHMETIC.union(Eflags::DF).bits();
+
+impl Context {
+    pub(crate) fn new() -> Box<Context> {
+        let layout = std::alloc::Layout::new::<Context>();
+        // SAFETY: the layout is not empty.
+        let context = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<Context>();
+        if context.is_null() {
+            std::alloc::handle_alloc_error(layout);
+        }
+        // SAFETY: allocated with this type's layout, and all-zero bytes are a value of each field.
+        let mut context = unsafe { Box::from_raw(context) };
+        context.host_mxcsr = 0x1f80;
+        for soft in &mut context.soft {
+            soft.clear();
+        }
+        context.forget_targets();
+        context
+    }
+
+    /// Empties the table of targets.
+    pub(crate) fn forget_targets(&mut self) {
+        // No key: its epoch is never given out.
+        self.targets.fill(Target { negated_key: 1, host: 0 });
+    }
+
+    /// Whether a kick has come.
+    pub(crate) fn is_kicked(&self) -> bool {
+        // SAFETY: a plain read of a field that a signal handler on this thread may write.
+        unsafe { (&raw const self.poll).read_volatile() >> 56 != 0 }
+    }
+
+    /// Makes ready for the next kick.
+    pub(crate) fn rearm(&mut self) {
+        self.poll = (&raw const self.poll_byte) as u64;
+    }
+
+    /// Changes the epoch. A kick that came is not lost.
+    pub(crate) fn set_epoch(&mut self, epoch: u32) {
+        let value = u64::from(epoch) << 32;
+        // SAFETY: a field of this value; volatile, for a handler on this thread may write it between
+        // this and the next line.
+        unsafe { (&raw mut self.epoch).write_volatile(value) };
+        if self.is_kicked() {
+            self.epoch = value | 1;
+        }
+    }
+
+    /// Takes the state that translated code uses from the machine.
+    #[inline]
+    pub(crate) fn load(&mut self, m: &mut Machine) {
+        let cpu = &mut m.cpu;
+        self.registers = cpu.registers;
+        let flags = cpu.flags.bits();
+        self.flags = u64::from(flags & HOST_FLAGS | 0x202);
+        self.interrupt_flag = flags & Eflags::IF.bits();
+        self.system_flags = flags & !(HOST_FLAGS | Eflags::IF.bits());
+        self.fx = (&raw mut cpu.fpu.area) as u64;
+        self.control = [cpu.cr0.bits(), 0, cpu.cr2, cpu.cr3, cpu.cr4.bits()];
+        for (index, segment) in cpu.segments.iter().enumerate() {
+            self.bases[index] = segment.base;
+            self.selectors[index] = u32::from(segment.selector);
+        }
+        self.tables =
+            [cpu.gdtr.base, u32::from(cpu.gdtr.limit), cpu.idtr.base, u32::from(cpu.idtr.limit)];
+        self.system_selectors = [u32::from(cpu.ldtr.selector), u32::from(cpu.tr.selector)];
+        self.pending = u32::from(m.interrupt_requested());
+    }
+
+    /// Gives the machine what translated code has changed, EIP aside.
+    #[inline]
+    pub(crate) fn store(&self, m: &mut Machine) {
+        m.cpu.registers = self.registers;
+        let flags = self.flags as u32 & HOST_FLAGS | self.interrupt_flag | self.system_flags;
+        m.cpu.flags.set_bits(flags);
+    }
+}
+
+/// Offsets from R13.
+pub(crate) mod at {
+    use super::{Context, SoftTlb, offset_of};
+
+    macro_rules! offsets {
+        ($($name:ident = $field:ident,)*) => {
+            $(pub(crate) const $name: i32 = offset_of!(Context, $field) as i32;)*
+        };
+    }
+
+    offsets! {
+        POLL = poll,
+        EPOCH = epoch,
+        FPU_ENSURE = fpu_ensure,
+        EXIT = exit,
+        LOOKUP = lookup,
+        INTERRUPT_FLAG = interrupt_flag,
+        PENDING = pending,
+        SYSTEM_FLAGS = system_flags,
+        EXIT_EIP = exit_eip,
+        EXIT_NEXT = exit_next,
+        SOFT_ADDRESS = soft_address,
+        REASON = reason,
+        FPU_LIVE = fpu_live,
+        FPU_STORED = fpu_stored,
+        RESUME = resume,
+        STACK = stack,
+        HOST_STACK = host_stack,
+        WINDOW = window,
+        FX = fx,
+        REGISTERS = registers,
+        FLAGS = flags,
+        CONTROL = control,
+        BASES = bases,
+        SELECTORS = selectors,
+        TABLES = tables,
+        SYSTEM_SELECTORS = system_selectors,
+        HOST_MXCSR = host_mxcsr,
+        TARGETS = targets,
+        SOFT = soft,
+    }
+
+    /// A segment's base.
+    pub(crate) const fn base(segment: usize) -> i32 {
+        BASES + 4 * segment as i32
+    }
+
+    /// The tags of a software TLB.
+    pub(crate) const fn soft_tags(user: bool, write: bool) -> i32 {
+        let field = if write { offset_of!(SoftTlb, write) } else { offset_of!(SoftTlb, read) };
+        SOFT + (user as i32) * size_of::<SoftTlb>() as i32 + field as i32
+    }
+
+    /// Its addends.
+    pub(crate) const fn soft_addends(user: bool) -> i32 {
+        SOFT + (user as i32) * size_of::<SoftTlb>() as i32 + offset_of!(SoftTlb, addend) as i32
+    }
+}
+
+/// Sets GS's base, through which translated code reaches its window; returns the one before.
+pub(crate) fn set_gs_base(base: u64) -> u64 {
+    let before: u64;
+    // SAFETY: nothing in a Linux process uses GS on x86-64, and the strategy has found that the
+    // instructions are allowed (FSGSBASE).
+    unsafe {
+        core::arch::asm!(
+            "rdgsbase {before}",
+            "wrgsbase {base}",
+            before = out(reg) before,
+            base = in(reg) base,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    before
+}

@@ -1,0 +1,86 @@
+//! Binary translation: the guest's own bytes never run; they are translated, mostly one to one, into
+//! a cache of 64-bit code (Adams & Agesen, *A Comparison of Software and Hardware Techniques for x86
+//! Virtualization*, 2006).
+//!
+//! The eight guest registers live in the eight legacy host registers, but for ESP, which is R14:
+//! RSP is a stack of host return addresses, so that the host's return predictor serves the guest.
+//! EFLAGS is the host's. GS's base is a window's, in which the host's MMU does the guest's paging,
+//! and a memory operand becomes `gs:` with 32-bit address size. R13 points to the context; the rest
+//! of R8 to R15 is scratch. Translated code can reach nothing outside its window and its context.
+//!
+//! From the top: [`engine`] runs units and handles what ends them; [`translate`] makes them;
+//! [`cache`] keeps them; [`space`] and [`view`] keep the windows.
+
+mod cache;
+mod class;
+mod context;
+mod emit;
+mod engine;
+mod memory;
+mod mode;
+mod sites;
+mod space;
+mod stubs;
+mod translate;
+mod view;
+
+pub use cache::Statistics;
+
+use engine::Engine;
+use machine::Machine;
+use strategy::{Error, ExitCounts, Limit, Stop, Strategy, StrategyId, Support};
+
+/// VMware's strategy.
+pub struct BinaryTranslation {
+    engine: Engine,
+}
+
+/// AT_HWCAP2: RDFSBASE and its kin may be used (Linux 5.9).
+const HWCAP2_FSGSBASE: libc::c_ulong = 1 << 1;
+
+/// Whether this host can run guests so.
+#[must_use]
+pub fn support() -> Support {
+    // SAFETY: only asks for a number.
+    let hwcap2 = unsafe { libc::getauxval(libc::AT_HWCAP2) };
+    if hwcap2 & HWCAP2_FSGSBASE == 0 {
+        Support::Missing("no FSGSBASE (Linux 5.9 and a CPU of 2013 have it)".to_owned())
+    } else if !std::arch::is_x86_feature_detected!("bmi2") {
+        Support::Missing("no BMI2 (CPUs of 2013 have it)".to_owned())
+    } else {
+        Support::Full
+    }
+}
+
+impl BinaryTranslation {
+    /// A translator whose cache is empty.
+    ///
+    /// # Errors
+    /// When the host lacks something or gives no memory.
+    pub fn new() -> Result<BinaryTranslation, Error> {
+        if let Support::Missing(reason) = support() {
+            return Err(Error::Unsupported { strategy: StrategyId::BinaryTranslation, reason });
+        }
+        Ok(BinaryTranslation { engine: Engine::new()? })
+    }
+
+    /// What the code cache has done.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.engine.statistics()
+    }
+}
+
+impl Strategy for BinaryTranslation {
+    fn id(&self) -> StrategyId {
+        StrategyId::BinaryTranslation
+    }
+
+    fn run(&mut self, machine: &mut Machine, limit: &Limit) -> Result<Stop, Error> {
+        self.engine.run(machine, limit)
+    }
+
+    fn exits(&self) -> &ExitCounts {
+        self.engine.exits()
+    }
+}

@@ -1,0 +1,39 @@
+//! What was learned about single instructions: *innocent until proven guilty* (Adams & Agesen 2006).
+//!
+//! An access begins as a plain one through the window. One that faults again and again is found
+//! guilty, and from then on looks its page up in the software TLB.
+
+use std::collections::HashMap;
+
+/// Faults after which an access is guilty.
+const PATIENCE: u32 = 2;
+
+/// What is known, by the physical address of the instruction.
+#[derive(Debug, Default)]
+pub(crate) struct Sites {
+    faults: HashMap<u64, u32>,
+}
+
+impl Sites {
+    /// Notes that an access faulted in vain: the window was not what it needed. True when it has
+    /// just been found guilty, and its unit is to be translated anew.
+    pub(crate) fn accuse(&mut self, physical: u64) -> bool {
+        let faults = self.faults.entry(physical).or_default();
+        *faults += 1;
+        *faults == PATIENCE
+    }
+
+    /// Whether accesses go through the software TLB.
+    pub(crate) fn is_soft(&self, physical: u64) -> bool {
+        self.faults.get(&physical).is_some_and(|&faults| faults >= PATIENCE)
+    }
+
+    /// Forgets about the instructions in a range: they were overwritten.
+    pub(crate) fn forget(&mut self, physical: std::ops::Range<u64>) {
+        if !self.faults.is_empty() && physical.end - physical.start < 64 {
+            for address in physical {
+                self.faults.remove(&address);
+            }
+        }
+    }
+}

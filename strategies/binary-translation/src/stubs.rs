@@ -1,0 +1,172 @@
+//! The code cache's fixed parts: the way in, the way out, and what all units share.
+//!
+//! In: the host's callee-saved registers go to its stack, RSP becomes the stack of return addresses,
+//! guest registers and flags are loaded, and a jump leads into a unit. Out: every exit stores EIP and
+//! a reason and jumps to the common exit, which does the reverse. The guest's floating-point state
+//! is loaded when a unit first needs it and stored on the way out if it was.
+
+use crate::context::{Context, Exit, TARGETS, Target, at};
+use crate::emit::{
+    Address, Emitter, R8, R9, R10, R11, R12, R13, R15, RAX, RCX, Reg, context, guest,
+};
+
+const RSP: Reg = Reg(4);
+const RDI: Reg = Reg(7);
+const RSI: Reg = Reg(6);
+
+/// Host addresses of the fixed parts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stubs {
+    /// `extern "sysv64" fn(*mut Context, unit: u64)`.
+    pub(crate) enter: u64,
+    pub(crate) exit: u64,
+    /// Where a signal's return goes.
+    pub(crate) fault: u64,
+    pub(crate) lookup: u64,
+    /// Leaves with [`Exit::Lookup`] and the target in R8.
+    pub(crate) lookup_exit: u64,
+    pub(crate) fpu_load: u64,
+    pub(crate) fpu_ready: u64,
+    /// Loads the guest's floating-point state and goes to the context's `resume`.
+    pub(crate) fpu_resume: u64,
+    /// What a RET without its CALL returns to.
+    pub(crate) return_missed: u64,
+}
+
+/// Bytes of the x87 instruction and data pointers in the FXSAVE area, kept from the host's.
+const FX_POINTERS: [i32; 2] = [8, 16];
+
+/// Emits the fixed parts.
+pub(crate) fn emit(e: &mut Emitter) -> Stubs {
+    let mut stubs = Stubs { fpu_ready: e.here(), ..Stubs::default() };
+    e.raw(&[0xc3]);
+    stubs.fpu_load = e.here();
+    fpu_load(e, stubs.fpu_ready);
+    stubs.fpu_resume = e.here();
+    e.call_through(context(at::FPU_ENSURE));
+    e.jump_through(context(at::RESUME));
+    stubs.exit = e.here();
+    exit(e, stubs.fpu_load);
+    stubs.fault = e.here();
+    e.store_constant(context(at::REASON), Exit::Fault as u32);
+    // A poll in a lookup has its target there.
+    e.store(context(at::EXIT_EIP), R8);
+    let hole = e.jump();
+    e.aim(hole, stubs.exit);
+    stubs.lookup_exit = e.here();
+    e.store(context(at::EXIT_EIP), R8);
+    e.store_constant(context(at::REASON), Exit::Lookup as u32);
+    let hole = e.jump();
+    e.aim(hole, stubs.exit);
+    stubs.lookup = e.here();
+    lookup(e, stubs.lookup_exit);
+    stubs.return_missed = e.here();
+    // RSP is above the sentinel that was popped.
+    e.lea64(RSP, Address::new(RSP, -8));
+    let hole = e.jump();
+    e.aim(hole, stubs.lookup);
+    stubs.enter = e.here();
+    enter(e);
+    stubs
+}
+
+fn enter(e: &mut Emitter) {
+    for register in [0x53, 0x55] {
+        e.raw(&[register]);
+    }
+    for register in [0x54, 0x55, 0x56, 0x57] {
+        e.raw(&[0x41, register]);
+    }
+    e.copy64(R13, RDI);
+    e.copy64(R11, RSI);
+    e.store64(context(at::HOST_STACK), RSP);
+    e.load64(RSP, context(at::STACK));
+    e.load64(R15, context(at::WINDOW));
+    // push qword [r13 + FLAGS]; popfq
+    e.raw(&[0x41, 0xff, 0xb5]);
+    e.raw(&at::FLAGS.to_le_bytes());
+    e.raw(&[0x9d]);
+    for number in 0..8 {
+        e.load(guest(number), context(at::REGISTERS + 4 * i32::from(number)));
+    }
+    // jmp r11
+    e.raw(&[0x41, 0xff, 0xe3]);
+}
+
+fn exit(e: &mut Emitter, fpu_load: u64) {
+    for number in 0..8 {
+        e.store(context(at::REGISTERS + 4 * i32::from(number)), guest(number));
+    }
+    // pushfq; pop qword [r13 + FLAGS]; cld
+    e.raw(&[0x9c, 0x41, 0x8f, 0x85]);
+    e.raw(&at::FLAGS.to_le_bytes());
+    e.raw(&[0xfc]);
+    e.store64(context(at::STACK), RSP);
+    e.load(RCX, context(at::FPU_LIVE));
+    let without = e.short(&[0xe3]);
+    e.load64(RAX, context(at::FX));
+    // The pointers are the guest's as the emulator left them: the host's say nothing to it.
+    e.load64(R8, Address::new(RAX, FX_POINTERS[0]));
+    e.load64(R9, Address::new(RAX, FX_POINTERS[1]));
+    e.raw(&[0x0f, 0xae, 0x00]); // fxsave [rax]
+    e.store64(Address::new(RAX, FX_POINTERS[0]), R8);
+    e.store64(Address::new(RAX, FX_POINTERS[1]), R9);
+    e.raw(&[0xdb, 0xe3]); // fninit
+    e.raw(&[0x41, 0x0f, 0xae, 0x95]); // ldmxcsr [r13 + …]
+    e.raw(&at::HOST_MXCSR.to_le_bytes());
+    e.store_constant(context(at::FPU_LIVE), 0);
+    e.store_constant(context(at::FPU_STORED), 1);
+    let hole = e.lea_here(RAX);
+    e.aim(hole, fpu_load);
+    e.store64(context(at::FPU_ENSURE), RAX);
+    e.land_short(without);
+    e.load64(RSP, context(at::HOST_STACK));
+    for register in [0x5f, 0x5e, 0x5d, 0x5c] {
+        e.raw(&[0x41, register]);
+    }
+    e.raw(&[0x5d, 0x5b, 0xc3]);
+}
+
+/// Loads the guest's floating-point state.
+fn fpu_load(e: &mut Emitter, fpu_ready: u64) {
+    e.load64(R12, context(at::FX));
+    e.raw(&[0x41, 0x0f, 0xae, 0x0c, 0x24]); // fxrstor [r12]
+    e.store_constant(context(at::FPU_LIVE), 1);
+    let hole = e.lea_here(R12);
+    e.aim(hole, fpu_ready);
+    e.store64(context(at::FPU_ENSURE), R12);
+    e.raw(&[0xc3]);
+}
+
+/// Jumps to the unit for the EIP in R8, by the table of targets; to `missed` if it is not there.
+pub(crate) fn lookup(e: &mut Emitter, missed: u64) {
+    e.copy16(R9, R8);
+    e.lea64(R9, Address::indexed(R9, R9, 1, 0));
+    e.load64(R10, Address::indexed(R13, R9, 8, at::TARGETS));
+    e.load64(R11, context(at::EPOCH));
+    e.lea64(R11, Address::indexed(R11, R8, 1, 0));
+    e.copy64(R12, RCX);
+    e.lea64(RCX, Address::indexed(R11, R10, 1, 0));
+    e.unless_zero(|e| {
+        let hole = e.jump();
+        e.aim(hole, missed);
+    });
+    e.jump_through(Address::indexed(R13, R9, 8, at::TARGETS + 8));
+}
+
+const _: () = assert!(TARGETS == 1 << 16 && size_of::<Target>() == 16);
+
+/// Enters translated code at `unit`.
+///
+/// # Safety
+/// `enter` is [`Stubs::enter`] of a live code cache that `unit` lies in, the context is loaded, GS's
+/// base and the context's window are those of a window that lives on, and this thread is set up for
+/// that cache.
+pub(crate) unsafe fn call(enter: u64, context: *mut Context, unit: u64) {
+    // SAFETY: the stub has this type, and keeps what the calling convention says.
+    unsafe {
+        let enter: extern "sysv64" fn(*mut Context, u64) =
+            std::mem::transmute::<usize, _>(enter as usize);
+        enter(context, unit);
+    }
+}

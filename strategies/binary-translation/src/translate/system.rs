@@ -1,0 +1,177 @@
+//! Sensitive instructions that are emulated inside the cache: CLI, STI, PUSHF, POPF, SGDT, SIDT,
+//! SLDT, STR, SMSW, reads of control and segment registers. The rest of what is sensitive is the
+//! emulator's.
+
+use super::{Cold, Translator};
+use crate::context::{Exit, HOST_FLAGS, at};
+use crate::emit::{Address, R8, R9, R10, R12, R14, RCX, context};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use machine::cpu::Eflags;
+
+/// Flags whose change by POPF is the emulator's business.
+const CAREFUL: u32 = Eflags::TF
+    .union(Eflags::IOPL)
+    .union(Eflags::NT)
+    .union(Eflags::AC)
+    .union(Eflags::ID)
+    .bits();
+
+/// Whether nothing behind the instruction is executed next, or not in this mode.
+pub(super) fn ends_unit(i: &Instruction) -> bool {
+    use Mnemonic::*;
+    i.flow_control() != FlowControl::Next || matches!(i.mnemonic(), Hlt | Rsm | Into | Bound)
+}
+
+impl Translator<'_> {
+    /// Translates what is emulated in the cache; false if it is not.
+    pub(super) fn system(&mut self, i: &Instruction) -> bool {
+        let kernel = !self.request.mode.is_user();
+        match i.mnemonic() {
+            Mnemonic::Cli if kernel => self.e.store_constant(context(at::INTERRUPT_FLAG), 0),
+            Mnemonic::Sti if kernel => self.sti(i),
+            Mnemonic::Pushfd if !self.is_soft(i) => self.pushf(),
+            Mnemonic::Popfd if !self.is_soft(i) => self.popf(i),
+            Mnemonic::Mov if kernel && i.code() == Code::Mov_r32_cr => return self.read_control(i),
+            Mnemonic::Mov if i.op1_kind() == OpKind::Register => {
+                let from = i.op1_register();
+                return from.is_segment_register()
+                    && self.read_word(i, at::SELECTORS + 4 * from.number() as i32);
+            }
+            Mnemonic::Smsw => return self.read_word(i, at::CONTROL),
+            Mnemonic::Sldt => return self.read_word(i, at::SYSTEM_SELECTORS),
+            Mnemonic::Str => return self.read_word(i, at::SYSTEM_SELECTORS + 4),
+            Mnemonic::Sgdt => return self.read_table(i, at::TABLES),
+            Mnemonic::Sidt => return self.read_table(i, at::TABLES + 8),
+            Mnemonic::Xlatb => return self.translate_byte(i),
+            _ => return false,
+        }
+        true
+    }
+
+    /// STI; an interrupt that waits is taken behind the next instruction.
+    fn sti(&mut self, i: &Instruction) {
+        self.e.store_constant(context(at::INTERRUPT_FLAG), Eflags::IF.bits());
+        self.e.copy64(R12, RCX);
+        self.e.load(RCX, context(at::PENDING));
+        let next = i.next_ip32();
+        self.e.unless_zero(|e| {
+            e.store_constant(context(at::EXIT_EIP), next);
+            e.store_constant(context(at::REASON), Exit::Shadow as u32);
+            e.jump_through(context(at::EXIT));
+        });
+    }
+
+    fn pushf(&mut self) {
+        self.e.raw(&[0x9c, 0x41, 0x58]); // pushfq; pop r8
+        self.e.constant(R9, HOST_FLAGS);
+        self.e.extract(R8, R8, R9);
+        self.e.deposit(R8, R8, R9);
+        self.e.load(R9, context(at::SYSTEM_FLAGS));
+        self.e.load(R10, context(at::INTERRUPT_FLAG));
+        self.e.lea(R8, Address::indexed(R8, R9, 1, 0));
+        self.e.lea(R8, Address::indexed(R8, R10, 1, 0));
+        self.e.guest_store(Address::new(R14, -4), R8, 4);
+        self.e.lea(R14, Address::new(R14, -4));
+    }
+
+    /// POPF. Once the image is read the flags are free: all of them are replaced.
+    fn popf(&mut self, i: &Instruction) {
+        let user = self.request.mode.is_user();
+        self.e.guest_load(R8, Address::new(R14, 0), 4);
+        self.e.load(R9, context(at::SYSTEM_FLAGS));
+        let mut careful = CAREFUL;
+        if user {
+            // or r9d, [INTERRUPT_FLAG]: what it does to IF depends on IOPL.
+            self.e.load(R10, context(at::INTERRUPT_FLAG));
+            self.e.lea(R9, Address::indexed(R9, R10, 1, 0));
+            careful |= Eflags::IF.bits();
+        }
+        self.e.raw(&[0x45, 0x31, 0xc1]); // xor r9d, r8d
+        self.e.raw(&[0x41, 0xf7, 0xc1]); // test r9d, careful
+        self.e.raw(&careful.to_le_bytes());
+        let hole = self.e.jump_if(5);
+        self.popf_exit(i, hole);
+        if !user {
+            self.set_interrupt_flag(i);
+        }
+        self.e.lea(R14, Address::new(R14, 4));
+        self.e.raw(&[0x41, 0x81, 0xe0]); // and r8d, HOST_FLAGS
+        self.e.raw(&HOST_FLAGS.to_le_bytes());
+        self.e.raw(&[0x41, 0x50, 0x9d]); // push r8; popfq
+        self.come_back(i);
+    }
+
+    /// Takes IF from the image in R8, or leaves it to the emulator where an interrupt waits for it.
+    fn set_interrupt_flag(&mut self, i: &Instruction) {
+        self.e.raw(&[0x45, 0x89, 0xc1]); // mov r9d, r8d
+        self.e.raw(&[0x41, 0x81, 0xe1]); // and r9d, IF
+        self.e.raw(&Eflags::IF.bits().to_le_bytes());
+        let masked = self.e.short(&[0x74]); // jz
+        self.e.load(R10, context(at::PENDING));
+        self.e.raw(&[0x45, 0x85, 0xd2]); // test r10d, r10d
+        let hole = self.e.jump_if(5);
+        self.popf_exit(i, hole);
+        self.e.land_short(masked);
+        self.e.store(context(at::INTERRUPT_FLAG), R9);
+    }
+
+    fn popf_exit(&mut self, i: &Instruction, hole: usize) {
+        self.cold.push(Cold::Step { hole, eip: i.ip32(), next: i.next_ip32(), back: None, exit: Exit::Step });
+    }
+
+    fn read_control(&mut self, i: &Instruction) -> bool {
+        let number = i.op1_register().number() as i32;
+        if !matches!(number, 0 | 2 | 3 | 4) {
+            return false;
+        }
+        let to = self.register(i.op0_register());
+        self.e.load(to, context(at::CONTROL + 4 * number));
+        true
+    }
+
+    /// Stores a selector or machine status word: 16 bits, or as many as a register has.
+    fn read_word(&mut self, i: &Instruction, from: i32) -> bool {
+        match i.op0_kind() {
+            OpKind::Register if i.op0_register().is_gpr32() => {
+                let to = self.register(i.op0_register());
+                self.e.load(to, context(from));
+            }
+            OpKind::Register if i.op0_register().is_gpr16() => {
+                let to = self.register(i.op0_register());
+                self.e.load(R8, context(from));
+                // mov to16, r8w
+                self.e.raw(&[0x66, 0x44 | to.0 >> 3, 0x89, 0xc0 | to.0 & 7]);
+            }
+            OpKind::Memory if self.can_reach(i) && !self.is_soft(i) => {
+                let to = self.guest_address(i, 0);
+                self.e.load(R9, context(from));
+                self.e.guest_store(to, R9, 2);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn read_table(&mut self, i: &Instruction, from: i32) -> bool {
+        let is_wide = matches!(i.code(), Code::Sgdt_m1632 | Code::Sidt_m1632);
+        if !is_wide || !self.can_reach(i) || self.is_soft(i) {
+            return false;
+        }
+        let to = self.guest_address(i, 0);
+        self.e.load(R9, context(from + 4));
+        self.e.load(R10, context(from));
+        self.e.guest_store(to, R9, 2);
+        self.e.guest_store(Address::new(to.base, 2), R10, 4);
+        true
+    }
+
+    /// XLAT: AL from DS:[EBX + AL].
+    fn translate_byte(&mut self, i: &Instruction) -> bool {
+        let flat = !matches!(i.memory_segment(), Register::CS | Register::FS | Register::GS);
+        if !flat || i.memory_base() != Register::EBX || self.is_soft(i) {
+            return false;
+        }
+        self.e.raw(&[0x65, 0x67, 0xd7]);
+        true
+    }
+}

@@ -1,0 +1,181 @@
+//! One window and what it shows: the guest's address space as its kernel or its user may use it.
+//!
+//! The window is a translation look-aside buffer, no more: it starts empty, a touch faults, the
+//! guest's page tables are walked (accessed and dirty bits set as the CPU would), and the page is
+//! mapped with the rights that it has now; writable only once it is dirty, and never while it holds
+//! translated code.
+
+use host::Error;
+use host::address_window::{AddressWindow, WINDOW_BYTES};
+use host::low_memory::Protection;
+use host::runs::{PAGE, Page, Runs};
+use machine::cpu::Cr0;
+use machine::memory::PageKind;
+use machine::{LinearAddress, Machine};
+use std::ops::Range;
+
+/// Runs before a window is emptied: with a gap behind each they are twice as many mappings, of which
+/// the kernel usually allows 65,530 to all windows together.
+const MOST_RUNS: usize = 4 << 10;
+/// Bytes on each side of a fault that are looked at for mapping along.
+const AROUND: u64 = 32 * PAGE;
+/// The same while paging is off, when neighbours are always alike.
+const AROUND_UNPAGED: u64 = 32 << 20;
+/// Bytes of the longest access of translated code.
+const LONGEST_ACCESS: u64 = 16;
+
+/// What a touch of the window came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Touch {
+    /// The page is shown now: execute the instruction again.
+    Mapped,
+    /// The same, and it had been shown before: the guest keeps changing its mapping.
+    MappedAgain,
+    /// The emulator has to execute the instruction: the guest's own page fault, a device, ROM or
+    /// translated code that is written.
+    Emulate,
+}
+
+/// A window and its contents.
+#[derive(Debug)]
+pub(crate) struct View {
+    window: AddressWindow,
+    shown: Runs,
+    /// A bit for each page that was ever shown.
+    seen: Vec<u64>,
+}
+
+impl View {
+    pub(crate) fn new() -> Result<View, Error> {
+        let seen = vec![0; (WINDOW_BYTES / PAGE / 64) as usize];
+        Ok(View { window: AddressWindow::new()?, shown: Runs::default(), seen })
+    }
+
+    /// The host address of linear address 0.
+    pub(crate) fn base(&self) -> u64 {
+        self.window.base()
+    }
+
+    /// Shows nothing any more.
+    pub(crate) fn clear(&mut self) -> Result<(), Error> {
+        self.shown.clear();
+        self.window.unmap(&(0..WINDOW_BYTES))
+    }
+
+    /// Hides pages.
+    pub(crate) fn hide(&mut self, pages: Range<u64>) -> Result<(), Error> {
+        if !self.shown.remove(pages.clone()) {
+            return Ok(());
+        }
+        // Where the hole makes one mapping too many, all go.
+        self.window.unmap(&pages).or_else(|_| self.clear())
+    }
+
+    /// Takes the right to write a page of the file, wherever it is shown: it now holds code.
+    pub(crate) fn withhold(&mut self, offset: u64) -> Result<(), Error> {
+        let shown: Vec<(u64, Page)> = self
+            .shown
+            .iter()
+            .filter(|(_, first)| first.writable)
+            .filter_map(|(run, first)| {
+                let at = run.start + offset.checked_sub(first.offset)?;
+                run.contains(&at).then(|| (at, first.beyond(at - run.start)))
+            })
+            .collect();
+        for (at, page) in shown {
+            self.window.protect(&(at..at + PAGE), Protection::Read)?;
+            self.shown.insert(at..at + PAGE, Page { writable: false, ..page });
+        }
+        Ok(())
+    }
+
+    /// Handles a fault at `address`, at the CPU's current privilege.
+    pub(crate) fn touch(
+        &mut self,
+        m: &mut Machine,
+        address: u32,
+        write: bool,
+    ) -> Result<Touch, Error> {
+        let page = u64::from(address) & !(PAGE - 1);
+        if marks_too_early(m, address, write)
+            || emulator::access_page(m, LinearAddress(address), write).is_none()
+        {
+            return Ok(Touch::Emulate);
+        }
+        let Some(found) = look_up(m, page) else { return Ok(Touch::Emulate) };
+        if write && !found.writable || self.shown.get(page) == Some(found) {
+            return Ok(Touch::Emulate);
+        }
+        if self.shown.len() >= MOST_RUNS {
+            self.clear()?;
+        }
+        let was_absent = self.shown.get(page).is_none();
+        let run = self.run_around(m, page, found);
+        let first = found.beyond(run.start.wrapping_sub(page));
+        self.show(m, run, first)?;
+        let word = &mut self.seen[(page / PAGE / 64) as usize];
+        let bit = 1 << (page / PAGE % 64);
+        let again = was_absent && *word & bit != 0;
+        *word |= bit;
+        Ok(if again { Touch::MappedAgain } else { Touch::Mapped })
+    }
+
+    /// Neighbours that can be mapped in the same call: contiguous in the file, with the same rights,
+    /// already accessed (and dirty, where the page is), so that no bit has to be set for them.
+    fn run_around(&self, m: &mut Machine, page: u64, found: Page) -> Range<u64> {
+        let around = if m.cpu.paging() { AROUND } else { AROUND_UNPAGED };
+        let lowest = page.saturating_sub(around);
+        let highest = (page + PAGE + around).min(WINDOW_BYTES);
+        let below = self.shown.gap(page.saturating_sub(1), lowest..page).start.min(page);
+        let above = self.shown.gap(page + PAGE, page + PAGE..highest).end.max(page + PAGE);
+        let mut fits = |at: u64| look_up(m, at) == Some(found.beyond(at.wrapping_sub(page)));
+        let (mut start, mut end) = (page, page + PAGE);
+        while start > below && fits(start - PAGE) {
+            start -= PAGE;
+        }
+        while end < above && fits(end) {
+            end += PAGE;
+        }
+        start..end
+    }
+
+    fn show(&mut self, m: &Machine, run: Range<u64>, first: Page) -> Result<(), Error> {
+        let protection = if first.writable { Protection::Write } else { Protection::Read };
+        let map = |window: &mut AddressWindow| {
+            window.map(&run, m.memory.file(), first.offset, protection)
+        };
+        if map(&mut self.window).is_err() {
+            // One mapping too many, perhaps, for the limit that this host has.
+            self.clear()?;
+            map(&mut self.window)?;
+        }
+        self.shown.insert(run, first);
+        Ok(())
+    }
+}
+
+/// Whether the access may go on into a page that refuses it, after this one was marked for it: the
+/// emulator, which looks at both first, has to do the marking.
+fn marks_too_early(m: &mut Machine, address: u32, write: bool) -> bool {
+    PAGE - (u64::from(address) & (PAGE - 1)) < LONGEST_ACCESS
+        && emulator::mapping(m, LinearAddress(address))
+            .is_some_and(|found| !found.accessed || write && !found.dirty)
+}
+
+/// What the window should show at `page`: nothing for what is unmapped, not yet accessed, not the
+/// user's while he runs, or a device.
+fn look_up(m: &mut Machine, page: u64) -> Option<Page> {
+    let found = emulator::mapping(m, LinearAddress(page as u32))?;
+    let is_user = m.cpu.cpl == 3;
+    if !found.accessed || is_user && !found.user {
+        return None;
+    }
+    let (offset, ram) = match m.memory.page_kind(found.physical) {
+        PageKind::Ram(offset) => (offset, true),
+        PageKind::Rom(offset) => (offset, false),
+        PageKind::Device => return None,
+    };
+    let allowed = found.writable || !is_user && !m.cpu.cr0.contains(Cr0::WP);
+    let writable = ram && allowed && found.dirty && !m.memory.is_watched(found.physical);
+    Some(Page { offset, writable, user: is_user })
+}
