@@ -68,7 +68,12 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         id: StrategyId::BinaryTranslation,
         summary: "translate the guest's code into a cache and run that",
         history: "VMware Workstation (Adams & Agesen 2006)",
-        built: None,
+        built: Some(Built {
+            policy: Policy::NATIVE,
+            support: binary_translation::support,
+            make: || Ok(Box::new(binary_translation::BinaryTranslation::new()?)),
+            watch: None,
+        }),
     },
     Entry {
         id: StrategyId::HardwareAssist,
