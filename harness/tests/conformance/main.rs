@@ -36,10 +36,8 @@ fn trials(id: StrategyId) -> Vec<Trial> {
     }
     let trial = |workload: Workload| {
         let name = format!("{id}/{}", workload.name);
-        // The first push to a page is emulated, and so right: its probes see that, its checksum does not.
-        let mixed = name == "trap-and-emulate/push-cs";
         let trial = Trial::test(name, move || run(id, &workload).map_err(Failed::from));
-        trial.with_ignored_flag(mixed || !support.is_usable())
+        trial.with_ignored_flag(!support.is_usable())
     };
     workloads::all().into_iter().map(trial).collect()
 }

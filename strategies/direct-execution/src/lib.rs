@@ -14,6 +14,7 @@ mod peek;
 mod runs;
 mod segments;
 mod shadow;
+mod straddle;
 mod watch;
 mod world;
 

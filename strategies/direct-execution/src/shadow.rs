@@ -11,6 +11,7 @@
 //! inaccessible while the guest is at CPL 3, in runs of neighbours.
 
 use crate::runs::{PAGE, Page, Runs, joined};
+use crate::straddle;
 use host::low_memory::Protection;
 use host::window::LowWindow;
 use machine::cpu::Cr0;
@@ -26,9 +27,6 @@ const MOST_RUNS: usize = 24 << 10;
 const AROUND: u64 = 16 * PAGE;
 /// The same while paging is off, when neighbours are always alike.
 const AROUND_UNPAGED: u64 = 32 << 20;
-
-/// Bytes of the longest access, FXSAVE's.
-const LONGEST_ACCESS: u64 = 512;
 
 /// What a touch of the window came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,7 +130,7 @@ impl Shadow {
         if page < u64::from(self.window.start()) {
             return Ok(Touch::Emulate);
         }
-        if marks_too_early(m, address, write)
+        if straddle::is_refused_behind(m, address, write)
             || emulator::access_page(m, LinearAddress(address), write).is_none()
         {
             return Ok(Touch::Emulate);
@@ -185,14 +183,6 @@ impl Shadow {
         self.shown.insert(run, first);
         Ok(())
     }
-}
-
-/// Whether the access may go on into a page that refuses it, after this one was marked for it: the
-/// emulator, which looks at both first, has to do the marking.
-fn marks_too_early(m: &mut Machine, address: u32, write: bool) -> bool {
-    PAGE - (u64::from(address) & (PAGE - 1)) < LONGEST_ACCESS
-        && emulator::mapping(m, LinearAddress(address))
-            .is_some_and(|found| !found.accessed || write && !found.dirty)
 }
 
 /// What the window should show at `page`: nothing for what is unmapped, not yet accessed, or a device.

@@ -1,10 +1,11 @@
 //! The window as the guest's TLB: accessed and dirty bits, flushes, large pages, what is no RAM.
 
-use crate::guest::{CODE, DATA, DIRECTORY, Guest};
+use crate::guest::{CODE, DATA, DIRECTORY, Guest, STACK0};
 use machine::cpu::{Cr4, register};
 
 const ACCESSED: u32 = 0x20;
 const DIRTY: u32 = 0x40;
+const INTERRUPT_FLAG: u32 = 0x200;
 /// Pages that nothing else lies on.
 const A: u32 = 0x10_0000;
 const B: u32 = 0x10_1000;
@@ -16,6 +17,8 @@ guest_code! {
     reads_then_writes: ".code32",
         "mov eax, [0x100000]", "mov ebx, [0x121400]", "inc dword ptr [0x100000]", "out 0xf4, al";
     straddles: ".code32", "mov dword ptr [0x100ffe], -1", "out 0xf4, al";
+    pushes_flags: ".code32",
+        "pushfd", "pop ebx", "pushfd", "pop ecx", "out 0xf4, al";
     // Maps A to C's memory, and reads before and after the flush.
     remaps: ".code32",
         "mov ebx, [0x100000]", "mov dword ptr [0x21400], 0x102007",
@@ -95,6 +98,17 @@ fn a_write_that_faults_on_its_second_page_leaves_the_first_clean() {
     assert_eq!(guest.cpu.cr2, B);
     assert_eq!(guest.read_u32(A + 0xffc), 0);
     assert_eq!(guest.mapped(A) & DIRTY, 0);
+}
+
+#[test]
+fn the_first_push_to_a_page_is_as_native_as_the_others() {
+    let mut guest = guest(pushes_flags());
+    // The stack's first word is its page's last, and the page behind it is not there.
+    guest.map(STACK0, 0);
+    guest.exits();
+    assert_eq!(guest.mapped(STACK0 - 4) & DIRTY, DIRTY);
+    let seen = [register::EBX, register::ECX].map(|r| guest.get(r) & INTERRUPT_FLAG);
+    assert_eq!(seen, [INTERRUPT_FLAG; 2], "the host's, which PUSHF shows");
 }
 
 #[test]
