@@ -5,7 +5,7 @@
 
 use host::translated::Fault;
 use machine::Machine;
-use machine::cpu::Eflags;
+use machine::cpu::{CpuModel, Eflags, TableRegister};
 use std::mem::offset_of;
 
 /// Entries of the table of indirect targets, by the low 16 bits of EIP.
@@ -148,6 +148,10 @@ pub(crate) struct Context {
     pub(crate) tables: [u32; 4],
     /// Selectors of LDTR and TR.
     pub(crate) system_selectors: [u32; 2],
+    /// What the guest's time-stamp counter is ahead of the host's.
+    pub(crate) time_stamp_offset: u64,
+    /// CPUID's leaf 0 and every other one: EAX, ECX, EDX, EBX.
+    pub(crate) cpuid: [[u32; 4]; 2],
     pub(crate) host_mxcsr: u32,
     pub(crate) poll_byte: u32,
     pub(crate) fault: Fault,
@@ -204,11 +208,19 @@ impl Context {
         }
     }
 
+    /// Takes what CPUID shows.
+    pub(crate) fn set_model(&mut self, model: CpuModel) {
+        self.cpuid = [0, 1].map(|number| {
+            let leaf = model.cpuid(number);
+            [leaf.eax, leaf.ecx, leaf.edx, leaf.ebx]
+        });
+    }
+
     /// Takes the state that translated code uses from the machine.
     #[inline]
     pub(crate) fn load(&mut self, m: &mut Machine) {
         let cpu = &mut m.cpu;
-        self.registers = cpu.registers;
+        copy_registers(&mut self.registers, &cpu.registers);
         let flags = cpu.flags.bits();
         self.flags = u64::from(flags & HOST_FLAGS | 0x202);
         self.interrupt_flag = flags & Eflags::IF.bits();
@@ -222,15 +234,28 @@ impl Context {
         self.tables =
             [cpu.gdtr.base, u32::from(cpu.gdtr.limit), cpu.idtr.base, u32::from(cpu.idtr.limit)];
         self.system_selectors = [u32::from(cpu.ldtr.selector), u32::from(cpu.tr.selector)];
+        self.time_stamp_offset = m.host_tsc_offset().unwrap_or(0);
         self.pending = u32::from(m.interrupt_requested());
     }
 
     /// Gives the machine what translated code has changed, EIP aside.
     #[inline]
     pub(crate) fn store(&self, m: &mut Machine) {
-        m.cpu.registers = self.registers;
+        copy_registers(&mut m.cpu.registers, &self.registers);
         let flags = self.flags as u32 & HOST_FLAGS | self.interrupt_flag | self.system_flags;
         m.cpu.flags.set_bits(flags);
+        let table = |base, limit: u32| TableRegister { base, limit: limit as u16 };
+        m.cpu.gdtr = table(self.tables[0], self.tables[1]);
+        m.cpu.idtr = table(self.tables[2], self.tables[3]);
+    }
+}
+
+/// Copies one register after the other: a wider load would wait for the narrow stores before it.
+#[inline(always)]
+fn copy_registers(to: &mut [u32; 8], from: &[u32; 8]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        // SAFETY: a reference's own target; volatile, so that the copies are not joined.
+        *to = unsafe { std::ptr::from_ref(from).read_volatile() };
     }
 }
 
@@ -271,6 +296,8 @@ pub(crate) mod at {
         SELECTORS = selectors,
         TABLES = tables,
         SYSTEM_SELECTORS = system_selectors,
+        TIME_STAMP_OFFSET = time_stamp_offset,
+        CPUID = cpuid,
         HOST_MXCSR = host_mxcsr,
         TARGETS = targets,
         SOFT = soft,

@@ -9,6 +9,8 @@ pub(crate) struct Reg(pub(crate) u8);
 
 pub(crate) const RAX: Reg = Reg(0);
 pub(crate) const RCX: Reg = Reg(1);
+pub(crate) const RDX: Reg = Reg(2);
+pub(crate) const RBX: Reg = Reg(3);
 pub(crate) const RSI: Reg = Reg(6);
 pub(crate) const RDI: Reg = Reg(7);
 /// Scratch, and the target of what is looked up.
@@ -226,17 +228,12 @@ impl Emitter {
     /// SHRX: logical shift right of 32 bits by a register (BMI2).
     pub(crate) fn shift_right(&mut self, to: Reg, from: Reg, count: Reg) {
         // VEX.LZ.F2.0F38.W0 F7 /r
-        self.vex_f7(3, to, from, count);
+        self.vex_f7(to, from, count);
     }
 
-    /// SARX: the arithmetic one.
-    pub(crate) fn shift_right_arithmetic(&mut self, to: Reg, from: Reg, count: Reg) {
-        self.vex_f7(2, to, from, count);
-    }
-
-    fn vex_f7(&mut self, prefix: u8, to: Reg, from: Reg, count: Reg) {
+    fn vex_f7(&mut self, to: Reg, from: Reg, count: Reg) {
         let second = (!(to.0 >> 3) & 1) << 7 | 1 << 6 | (!(from.0 >> 3) & 1) << 5 | 2;
-        let third = (!count.0 & 0xf) << 3 | prefix;
+        let third = (!count.0 & 0xf) << 3 | 3;
         self.raw(&[0xc4, second, third, 0xf7, 0xc0 | (to.0 & 7) << 3 | from.0 & 7]);
     }
 

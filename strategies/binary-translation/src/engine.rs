@@ -8,7 +8,7 @@ use crate::space::{Space, SpaceKey};
 use crate::stubs;
 use crate::translate::{PlaceKind, Request};
 use crate::view::Touch;
-use emulator::{Emulator, Outcome};
+use emulator::{Emulator, Outcome, Stepper};
 use host::address_window::WINDOW_BYTES;
 use host::kick::Kick;
 use host::translated::{Region, TranslatedCode};
@@ -46,6 +46,7 @@ pub(crate) struct Engine {
     /// Whose memory the spaces show.
     machine: usize,
     emulator: Emulator,
+    stepper: Stepper,
     /// Steps in a row that were not translated.
     steps: u32,
     /// This one's number as an owner of decoded code.
@@ -58,6 +59,10 @@ pub(crate) struct Engine {
     clock: u64,
     /// Units were dropped since the last exit.
     dropped: bool,
+    /// Instructions left to the emulator in this run.
+    stepped: u64,
+    /// What the last of them came to.
+    outcome: Outcome,
     exits: ExitCounts,
 }
 
@@ -106,6 +111,7 @@ impl Engine {
             current: 0,
             machine: 0,
             emulator: Emulator::new(),
+            stepper: Stepper::new(),
             steps: 0,
             owner: OWNERS.fetch_add(1, Ordering::Relaxed),
             generation: 0,
@@ -113,6 +119,8 @@ impl Engine {
             stack_epoch: 0,
             clock: 0,
             dropped: false,
+            stepped: 0,
+            outcome: Outcome::Continue,
             exits: ExitCounts::default(),
         })
     }
@@ -131,6 +139,11 @@ impl Engine {
         let gs_base = set_gs_base(0);
         let before = m.counters;
         let stop = self.run_guest(m, &mut stint);
+        let mut kinds = ExitCounts::default();
+        kinds.add_counters(&before, &m.counters);
+        // What the emulator did that has no kind of its own.
+        let stepped = std::mem::take(&mut self.stepped);
+        self.exits.add(ExitKind::Emulation, stepped.saturating_sub(kinds.total()));
         self.exits.add_counters(&before, &m.counters);
         set_gs_base(gs_base);
         stop
@@ -145,6 +158,7 @@ impl Engine {
             self.machine = machine;
         }
         self.own_code(m);
+        self.context.set_model(m.cpu.model);
         self.activate(m)?;
         let region = Region {
             code: self.cache.memory().range(),
@@ -239,7 +253,7 @@ impl Engine {
 
     /// Lets the emulator execute one instruction.
     fn step(&mut self, m: &mut Machine) -> Outcome {
-        let outcome = emulator::step(m);
+        let outcome = self.stepper.step(m);
         if m.memory.code_was_written() {
             self.take_code_writes(m);
         }
@@ -286,6 +300,9 @@ impl Engine {
             };
             entered = epoch;
             self.enter(m, mode, epoch, unit, matches!(then, Then::Resume(_)));
+            while self.context.reason == Exit::Step as u32 && self.step_quickly(m, mode) {
+                self.enter(m, mode, epoch, self.context.resume, true);
+            }
             then = self.handle(m, mode, epoch)?;
             if let Then::Leave(outcome) = then {
                 return Ok(outcome);
@@ -333,11 +350,14 @@ impl Engine {
 
     /// Handles what ended the stay in translated code.
     fn handle(&mut self, m: &mut Machine, mode: Mode, epoch: u32) -> Result<Then, Error> {
-        m.cpu.eip = self.context.exit_eip;
-        match Exit::from_code(self.context.reason) {
+        let exit = Exit::from_code(self.context.reason);
+        if exit != Exit::Step {
+            m.cpu.eip = self.context.exit_eip;
+        }
+        match exit {
             Exit::Lookup => Ok(Then::Find),
             Exit::Link => self.link(m, mode, epoch),
-            Exit::Step => Ok(self.step_and_resume(m)),
+            Exit::Step => Ok(self.after_step(m)),
             Exit::Miss => Ok(self.fill_soft(m, mode)),
             Exit::Shadow => {
                 m.cpu.interrupt_shadow = InterruptShadow::Sti;
@@ -357,23 +377,44 @@ impl Engine {
         Ok(Then::Enter(self.cache.unit(target).host))
     }
 
-    fn step_and_resume(&mut self, m: &mut Machine) -> Then {
-        let (next, resume) = (self.context.exit_next, self.context.resume);
-        let before = m.counters;
-        let outcome = self.step(m);
-        if !ExitCounts::have_kind(&before, &m.counters) {
-            self.exits.count(ExitKind::Emulation);
-        }
-        if outcome != Outcome::Continue {
-            return Then::Leave(outcome);
-        }
-        if resume != 0 && m.cpu.eip == next { Then::Resume(resume) } else { Then::Find }
+    /// Lets the emulator execute one instruction for translated code; true if that can go on at once
+    /// behind it, for nothing else happened.
+    fn step_quickly(&mut self, m: &mut Machine, mode: Mode) -> bool {
+        m.cpu.eip = self.context.exit_eip;
+        self.outcome = self.stepper.step(m);
+        self.stepped += 1;
+        self.outcome == Outcome::Continue
+            && self.context.resume != 0
+            && m.cpu.eip == self.context.exit_next
+            && !m.memory.code_was_written()
+            && m.tlb.generation() == self.generation
+            && Mode::of(m) == Some(mode)
+            && !self.is_due(m, Outcome::Continue)
     }
+
+    /// After [`Engine::step_quickly`] has found that something did happen.
+    fn after_step(&mut self, m: &mut Machine) -> Then {
+        if m.memory.code_was_written() {
+            self.take_code_writes(m);
+        }
+        match self.outcome {
+            Outcome::Continue
+                if self.context.resume != 0 && m.cpu.eip == self.context.exit_next =>
+            {
+                Then::Resume(self.context.resume)
+            }
+            Outcome::Continue => Then::Find,
+            outcome => Then::Leave(outcome),
+        }
+    }
+
 
     /// Executes an instruction whose page the software TLB does not have, and enters it there.
     fn fill_soft(&mut self, m: &mut Machine, mode: Mode) -> Then {
         let linear = self.context.soft_address;
-        let then = self.step_and_resume(m);
+        self.outcome = self.stepper.step(m);
+        self.stepped += 1;
+        let then = self.after_step(m);
         let user = mode.is_user();
         let page = linear & !0xfff;
         let write = m.tlb.write(user, page, 1);
@@ -415,9 +456,10 @@ impl Engine {
                     self.accuse(m, physical);
                     return Ok(Then::Resume(host));
                 }
-                Touch::Emulate => self.accuse(m, physical),
+                Touch::Emulate => {}
             }
         }
+        self.accuse(m, physical);
         let outcome = self.step(m);
         Ok(if outcome == Outcome::Continue { Then::Find } else { Then::Leave(outcome) })
     }

@@ -12,6 +12,7 @@ const FS: u8 = 1 << 1;
 const GS: u8 = 1 << 2;
 const FPU: u8 = 1 << 3;
 const SSE: u8 = 1 << 4;
+const TSC: u8 = 1 << 5;
 
 impl Mode {
     /// The mode that the CPU is in; nothing where its code has to be emulated: outside of flat
@@ -47,7 +48,8 @@ impl Mode {
                 | bit(is_unlimited(cpu.segment(SegmentRegister::Fs)), FS)
                 | bit(is_unlimited(cpu.segment(SegmentRegister::Gs)), GS)
                 | bit(fpu, FPU)
-                | bit(fpu && cpu.cr4.contains(Cr4::OSFXSR), SSE),
+                | bit(fpu && cpu.cr4.contains(Cr4::OSFXSR), SSE)
+                | bit(has_time_stamps(m), TSC),
         ))
     }
 
@@ -70,11 +72,21 @@ impl Mode {
         self.0 & SSE != 0
     }
 
+    /// Whether RDTSC can read the host's counter.
+    pub(crate) fn has_time_stamps(self) -> bool {
+        self.0 & TSC != 0
+    }
+
     /// For tests: the kernel's usual mode.
     #[cfg(test)]
     pub(crate) fn kernel() -> Mode {
         Mode(FS | GS | FPU | SSE)
     }
+}
+
+fn has_time_stamps(m: &Machine) -> bool {
+    let allowed = m.cpu.cpl == 0 || !m.cpu.cr4.contains(Cr4::TSD);
+    allowed && m.host_tsc_offset().is_some()
 }
 
 fn is_flat(segment: &Segment) -> bool {

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 
 /// Faults after which an access is guilty.
 const PATIENCE: u32 = 2;
+/// Faults after which nothing but the emulator is left.
+const LAST_PATIENCE: u32 = 6;
 
 /// What is known, by the physical address of the instruction.
 #[derive(Debug, Default)]
@@ -20,7 +22,12 @@ impl Sites {
     pub(crate) fn accuse(&mut self, physical: u64) -> bool {
         let faults = self.faults.entry(physical).or_default();
         *faults += 1;
-        *faults == PATIENCE
+        *faults == PATIENCE || *faults == LAST_PATIENCE
+    }
+
+    /// Whether the instruction goes on faulting although it was found guilty.
+    pub(crate) fn is_hopeless(&self, physical: u64) -> bool {
+        self.faults.get(&physical).is_some_and(|&faults| faults >= LAST_PATIENCE)
     }
 
     /// Whether accesses go through the software TLB.

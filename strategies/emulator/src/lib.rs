@@ -21,6 +21,7 @@ mod operand;
 mod paging;
 mod run;
 mod stack;
+mod stepper;
 mod task;
 mod transfer;
 
@@ -29,6 +30,7 @@ pub use float::prepare;
 pub use interrupt::deliver_interrupt;
 pub use paging::{Mapping, access as access_page, mapping};
 pub use run::{Emulator, step};
+pub use stepper::Stepper;
 
 /// What an instruction left the CPU in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -154,7 +154,7 @@ pub fn step(m: &mut Machine) -> Outcome {
     if outcome == Outcome::Continue && m.cpu.halted { Outcome::Halted } else { outcome }
 }
 
-fn step_from_memory(m: &mut Machine) -> Outcome {
+pub(crate) fn step_from_memory(m: &mut Machine) -> Outcome {
     match fetch::instruction(m) {
         Ok((op, flow)) => execute_carefully(m, &op, flow != Flow::Jump),
         Err(exception) => raise_from_fetch(m, exception),
@@ -163,7 +163,7 @@ fn step_from_memory(m: &mut Machine) -> Outcome {
 
 /// Executes one instruction with what surrounds it: breakpoints before, RF, the interrupt shadow,
 /// and debug traps after (Intel SDM volume 3, 6.8.3, 6.9 and 17.3).
-fn execute_carefully(m: &mut Machine, op: &Op, falls_through: bool) -> Outcome {
+pub(crate) fn execute_carefully(m: &mut Machine, op: &Op, falls_through: bool) -> Outcome {
     let shadow = std::mem::take(&mut m.cpu.interrupt_shadow);
     if shadow != InterruptShadow::MovSs
         && let Some(outcome) = debug_exception_before(m)

@@ -100,6 +100,13 @@ impl Clock {
         raw.wrapping_add(self.tsc_offset.load(Ordering::Relaxed))
     }
 
+    /// What the guest's time-stamp counter is ahead of the host's; nothing if it does not follow it.
+    #[must_use]
+    pub fn host_tsc_offset(&self) -> Option<u64> {
+        let offset = self.tsc_offset.load(Ordering::Relaxed);
+        (self.source == ClockSource::Host).then(|| offset.wrapping_sub(self.host_tsc_origin))
+    }
+
     /// Makes the time-stamp counter read `value` now (WRMSR to IA32_TIME_STAMP_COUNTER).
     pub fn set_tsc(&self, value: u64) {
         let raw = self.tsc().wrapping_sub(self.tsc_offset.load(Ordering::Relaxed));

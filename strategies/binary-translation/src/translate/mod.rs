@@ -191,7 +191,7 @@ impl Translator<'_> {
         if class != Class::Plain && usable {
             self.ensure_fpu();
         }
-        if usable && self.operands(i) {
+        if usable && !self.is_hopeless(i) && self.operands(i) {
             return Next::Continue;
         }
         if class == Class::Fpu || class == Class::Sse {

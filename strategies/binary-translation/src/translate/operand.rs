@@ -14,6 +14,14 @@ use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, 
 impl Translator<'_> {
     /// Emits an instruction as itself; false if it cannot be, and then nothing was emitted.
     pub(super) fn operands(&mut self, i: &Instruction) -> bool {
+        if matches!(i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv) && self.is_soft(i) {
+            return self.divide(i);
+        }
+        self.operands_plainly(i)
+    }
+
+    /// The same without a look at divisors.
+    pub(super) fn operands_plainly(&mut self, i: &Instruction) -> bool {
         let Some(mut host) = in_long_mode(i) else { return false };
         let Some(number) = memory_operand(i) else { return self.encode(&host) };
         if i.mnemonic() == Mnemonic::Lea {
@@ -70,6 +78,12 @@ impl Translator<'_> {
     pub(super) fn is_soft(&self, i: &Instruction) -> bool {
         let offset = i.ip32().wrapping_sub(self.request.eip);
         self.sites.is_soft(self.request.physical + u64::from(offset))
+    }
+
+    /// Whether it goes on faulting whatever was tried: it is the emulator's.
+    pub(super) fn is_hopeless(&self, i: &Instruction) -> bool {
+        let offset = i.ip32().wrapping_sub(self.request.eip);
+        self.sites.is_hopeless(self.request.physical + u64::from(offset))
     }
 
     /// Computes the linear address of the memory operand.

@@ -4,7 +4,7 @@
 
 use super::{Cold, Translator};
 use crate::context::{Exit, HOST_FLAGS, at};
-use crate::emit::{Address, R8, R9, R10, R12, R14, RCX, context};
+use crate::emit::{Address, R8, R9, R10, R12, R14, RAX, RBX, RCX, RDX, context};
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use machine::cpu::Eflags;
 
@@ -42,6 +42,12 @@ impl Translator<'_> {
             Mnemonic::Str => return self.read_word(i, at::SYSTEM_SELECTORS + 4),
             Mnemonic::Sgdt => return self.read_table(i, at::TABLES),
             Mnemonic::Sidt => return self.read_table(i, at::TABLES + 8),
+            Mnemonic::Lgdt if kernel => return self.load_table(i, at::TABLES),
+            Mnemonic::Lidt if kernel => return self.load_table(i, at::TABLES + 8),
+            // TS is clear where floating-point instructions run.
+            Mnemonic::Clts if kernel => return self.request.mode.has_fpu(),
+            Mnemonic::Cpuid => self.cpuid(),
+            Mnemonic::Rdtsc if self.request.mode.has_time_stamps() => self.rdtsc(),
             Mnemonic::Xlatb => return self.translate_byte(i),
             _ => return false,
         }
@@ -90,7 +96,7 @@ impl Translator<'_> {
         self.e.raw(&[0x41, 0xf7, 0xc1]); // test r9d, careful
         self.e.raw(&careful.to_le_bytes());
         let hole = self.e.jump_if(5);
-        self.popf_exit(i, hole);
+        self.step_from(i, hole);
         if !user {
             self.set_interrupt_flag(i);
         }
@@ -110,12 +116,12 @@ impl Translator<'_> {
         self.e.load(R10, context(at::PENDING));
         self.e.raw(&[0x45, 0x85, 0xd2]); // test r10d, r10d
         let hole = self.e.jump_if(5);
-        self.popf_exit(i, hole);
+        self.step_from(i, hole);
         self.e.land_short(masked);
         self.e.store(context(at::INTERRUPT_FLAG), R9);
     }
 
-    fn popf_exit(&mut self, i: &Instruction, hole: usize) {
+    pub(super) fn step_from(&mut self, i: &Instruction, hole: usize) {
         self.cold.push(Cold::Step { hole, eip: i.ip32(), next: i.next_ip32(), back: None, exit: Exit::Step });
     }
 
@@ -163,6 +169,72 @@ impl Translator<'_> {
         self.e.guest_store(to, R9, 2);
         self.e.guest_store(Address::new(to.base, 2), R10, 4);
         true
+    }
+
+    /// LGDT and LIDT: nothing of what they change is looked at before the next exit.
+    fn load_table(&mut self, i: &Instruction, to: i32) -> bool {
+        let is_wide = matches!(i.code(), Code::Lgdt_m1632 | Code::Lidt_m1632);
+        if !is_wide || !self.can_reach(i) || self.is_soft(i) {
+            return false;
+        }
+        let from = self.guest_address(i, 0);
+        self.e.guest_load(R9, from, 2);
+        self.e.guest_load(R10, Address::new(from.base, 2), 4);
+        self.e.store(context(to + 4), R9);
+        self.e.store(context(to), R10);
+        true
+    }
+
+    /// CPUID: leaf 0, or the one that all others show.
+    fn cpuid(&mut self) {
+        self.e.copy(RCX, RAX);
+        let zero = self.e.short(&[0xe3]);
+        self.load_leaf(1);
+        let over = self.e.short(&[0xeb]);
+        self.e.land_short(zero);
+        self.load_leaf(0);
+        self.e.land_short(over);
+    }
+
+    fn load_leaf(&mut self, number: i32) {
+        for (index, register) in (0..).zip([RAX, RCX, RDX, RBX]) {
+            self.e.load(register, context(at::CPUID + 16 * number + 4 * index));
+        }
+    }
+
+    /// RDTSC, with the guest's offset added.
+    fn rdtsc(&mut self) {
+        self.e.raw(&[0x0f, 0x31]);
+        self.e.raw(&[0xc4, 0xe3, 0xfb, 0xf0, 0xd2, 0x20]); // rorx rdx, rdx, 32
+        self.e.lea64(RAX, Address::indexed(RAX, RDX, 1, 0));
+        self.e.load64(R8, context(at::TIME_STAMP_OFFSET));
+        self.e.lea64(RAX, Address::indexed(RAX, R8, 1, 0));
+        self.e.raw(&[0xc4, 0xe3, 0xfb, 0xf0, 0xd0, 0x20]); // rorx rdx, rax, 32
+        self.e.copy(RAX, RAX);
+        self.e.copy(RDX, RDX);
+    }
+
+    /// DIV and IDIV that have divided by zero before: looked at first.
+    pub(super) fn divide(&mut self, i: &Instruction) -> bool {
+        let register = i.op0_register();
+        let known = i.op0_kind() == OpKind::Register
+            && (register.is_gpr32() || register.is_gpr16())
+            && !self.is_hopeless(i);
+        if !known {
+            return false;
+        }
+        let from = self.register(register);
+        self.e.copy64(R12, RCX);
+        if register.is_gpr16() { self.e.copy16(RCX, from) } else { self.e.copy(RCX, from) }
+        let zero = self.e.short(&[0xe3]);
+        self.e.copy64(RCX, R12);
+        let over = self.e.short(&[0xeb]);
+        self.e.land_short(zero);
+        self.e.copy64(RCX, R12);
+        let hole = self.e.jump();
+        self.step_from(i, hole);
+        self.e.land_short(over);
+        self.operands_plainly(i)
     }
 
     /// XLAT: AL from DS:[EBX + AL].

@@ -125,6 +125,13 @@ impl Machine {
         if self.bus.tap.is_off() { self.clock.tsc() } else { self.tapped_tsc() }
     }
 
+    /// What the guest's time-stamp counter is ahead of the host's; nothing where it has to be read
+    /// by [`Machine::read_tsc`]: on a virtual clock, and while inputs are recorded or replayed.
+    #[must_use]
+    pub fn host_tsc_offset(&self) -> Option<u64> {
+        if self.bus.tap.is_off() { self.clock.host_tsc_offset() } else { None }
+    }
+
     #[cold]
     fn tapped_tsc(&mut self) -> u64 {
         let Some(player) = self.bus.tap.player_mut() else {

@@ -1,0 +1,82 @@
+//! Single steps from decoded instructions that are kept: for strategies that leave the same few
+//! instructions to the emulator again and again.
+//!
+//! Nothing is watched for that: the bytes are read each time and compared with those that were
+//! decoded.
+
+use crate::Outcome;
+use crate::decode::LONGEST;
+use crate::fetch;
+use crate::lower::Flow;
+use crate::mode;
+use crate::op::Op;
+use crate::run;
+use machine::Machine;
+use machine::cpu::SegmentRegister;
+
+/// Decoded instructions that are kept.
+const ENTRIES: usize = 1024;
+
+/// A decoded instruction.
+struct Entry {
+    linear: u32,
+    is_32bit: bool,
+    bytes: u128,
+    /// Which of the bytes are the instruction's.
+    mask: u128,
+    op: Op,
+    falls_through: bool,
+}
+
+/// Executes single instructions, each decoded once.
+#[derive(Default)]
+pub struct Stepper {
+    entries: Vec<Option<Box<Entry>>>,
+}
+
+impl Stepper {
+    /// A stepper that knows no instruction.
+    #[must_use]
+    pub fn new() -> Stepper {
+        Stepper { entries: std::iter::repeat_with(|| None).take(ENTRIES).collect() }
+    }
+
+    /// The same as [`step`](crate::step).
+    pub fn step(&mut self, m: &mut Machine) -> Outcome {
+        if m.cpu.halted {
+            return Outcome::Halted;
+        }
+        mode::update(m);
+        let outcome = self.step_awake(m);
+        m.clock().retire(1);
+        crate::float::leave(m);
+        if outcome == Outcome::Continue && m.cpu.halted { Outcome::Halted } else { outcome }
+    }
+
+    fn step_awake(&mut self, m: &mut Machine) -> Outcome {
+        let linear = m.cpu.instruction_address().0;
+        let code = m.cpu.segment(SegmentRegister::Cs);
+        let is_32bit = code.is_32bit();
+        let within = u64::from(m.cpu.eip) + LONGEST as u64 <= u64::from(code.limit);
+        let user = m.cpu.cpl == 3;
+        let host = m.tlb.execute(user, linear).filter(|_| within && linear & 0xfff <= 0xff0);
+        let Some(host) = host else { return run::step_from_memory(m) };
+        // SAFETY: the TLB holds pages of guest memory, and sixteen bytes from here lie within one.
+        let bytes = u128::from_le_bytes(unsafe { host.cast::<[u8; 16]>().read_unaligned() });
+        let slot = (linear ^ linear >> 10) as usize % ENTRIES;
+        if let Some(entry) = &self.entries[slot]
+            && entry.linear == linear
+            && entry.is_32bit == is_32bit
+            && (entry.bytes ^ bytes) & entry.mask == 0
+        {
+            return run::execute_carefully(m, &entry.op, entry.falls_through);
+        }
+        let Ok((op, flow)) = fetch::instruction(m) else { return run::step_from_memory(m) };
+        let mask = u128::MAX >> (8 * (16 - u32::from(op.end.max(1)).min(15)));
+        let falls_through = flow != Flow::Jump;
+        let outcome = run::execute_carefully(m, &op, falls_through);
+        let entry = Entry { linear, is_32bit, bytes, mask, op, falls_through };
+        self.entries[slot] = Some(Box::new(entry));
+        outcome
+    }
+}
