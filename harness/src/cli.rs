@@ -56,7 +56,7 @@ pub struct BenchArguments {
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub strategy: Option<Vec<String>>,
     /// Workloads and groups to measure
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(long, visible_alias = "group", value_name = "NAMES", value_delimiter = ',')]
     pub workload: Option<Vec<String>>,
     /// Peers to measure
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]

@@ -24,6 +24,8 @@ pub struct Job<'a> {
     pub image: &'a Path,
     /// The disk, if the guest needs one.
     pub disk: Option<&'a Path>,
+    /// What is booted beside the image if that is a Linux kernel, not a multiboot image.
+    pub linux: Option<LinuxBoot<'a>>,
     /// Bytes of guest memory.
     pub memory_bytes: u64,
     /// The CPU that the guest sees.
@@ -32,6 +34,15 @@ pub struct Job<'a> {
     pub timeout: Duration,
     /// Whether its process is confined; peers take no notice.
     pub sandbox: bool,
+}
+
+/// What a Linux kernel is given.
+#[derive(Clone, Copy, Debug)]
+pub struct LinuxBoot<'a> {
+    /// The initial RAM disk.
+    pub initrd: &'a Path,
+    /// The command line.
+    pub append: &'a str,
 }
 
 /// How a run ended.
@@ -59,6 +70,17 @@ pub struct ProbeReport {
     pub difference: Option<(u32, u32)>,
 }
 
+/// What one of several items came to.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ItemReport {
+    /// Which item.
+    pub name: String,
+    /// Host time between its marks.
+    pub seconds: Option<f64>,
+    /// The checksum that the guest reported.
+    pub checksum: Option<u32>,
+}
+
 /// Everything that is known of one run.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Report {
@@ -74,6 +96,12 @@ pub struct Report {
     pub probes: Vec<ProbeReport>,
     /// Exits of the whole run by kind, those that happened.
     pub exits: Vec<(String, u64)>,
+    /// Host time from the start of the guest's process to the first byte on the debug console.
+    #[serde(default)]
+    pub first: Option<f64>,
+    /// The items of a guest that does several things, in order.
+    #[serde(default)]
+    pub items: Vec<ItemReport>,
 }
 
 impl Report {
@@ -87,14 +115,21 @@ impl Report {
             fault: None,
             probes: Vec::new(),
             exits: Vec::new(),
+            first: None,
+            items: Vec::new(),
         }
     }
 
-    /// What a debug console says about a run that ended so.
+    /// What a debug console says about a run that began at `begin` and ended so.
     #[must_use]
-    pub fn new(end: End, console: impl IntoIterator<Item = (u8, Instant)>) -> Report {
+    pub fn new(
+        begin: Instant,
+        end: End,
+        console: impl IntoIterator<Item = (u8, Instant)>,
+    ) -> Report {
         let transcript = Transcript::read(console);
-        let measured = transcript.measured.map(|(begin, end)| (end - begin).as_secs_f64());
+        let between = |(begin, end): (Instant, Instant)| (end - begin).as_secs_f64();
+        let measured = transcript.measured.map(between);
         let fault = transcript.fault.map(|fault| {
             format!(
                 "exception {} in the guest, error code {:#x}, EIP {:#010x}, CR2 {:#010x}",
@@ -102,7 +137,14 @@ impl Report {
             )
         });
         let probes = transcript.probes.into_iter().take(KEPT);
+        let items = transcript.items.into_iter().take(KEPT).map(|item| ItemReport {
+            name: item.name,
+            seconds: item.measured.map(between),
+            checksum: item.result,
+        });
         Report {
+            first: transcript.first.map(|at| between((begin, at))),
+            items: items.collect(),
             seconds: measured,
             checksum: transcript.result,
             fault,
@@ -214,7 +256,7 @@ mod tests {
     fn report(end: End, text: &[u8]) -> Report {
         let start = Instant::now();
         let at = |index: usize| start + Duration::from_millis(index as u64);
-        Report::new(end, text.iter().enumerate().map(|(index, &byte)| (byte, at(index))))
+        Report::new(start, end, text.iter().enumerate().map(|(index, &byte)| (byte, at(index))))
     }
 
     #[test]

@@ -26,9 +26,14 @@ fn write_lists(text: &mut String) -> std::fmt::Result {
     for peer in PeerId::ALL {
         writeln!(text, "  {:<26} {}{}", peer.name(), peer.summary(), in_words(&peer.support()))?;
     }
-    let workloads = workloads::all();
+    let workloads = workloads::known();
     for group in Group::ALL {
-        writeln!(text, "\nworkloads of the group {}", group.name())?;
+        let missing = match group {
+            Group::Linux => workloads::linux::Installed::find().err(),
+            _ => None,
+        };
+        let remark = missing.map_or(String::new(), |why| format!(" ({why})"));
+        writeln!(text, "\nworkloads of the group {}{remark}", group.name())?;
         for workload in workloads.iter().filter(|workload| workload.group == group) {
             writeln!(text, "  {:<26} {}", workload.name, workload.summary)?;
         }

@@ -55,6 +55,8 @@ pub struct Finished {
     pub output: Vec<(u8, Instant)>,
     /// What it wrote to its standard error.
     pub errors: String,
+    /// When it was started.
+    pub begin: Instant,
     /// How long it took, from before its start.
     pub took: Duration,
 }
@@ -95,7 +97,7 @@ pub fn run(command: &mut Command, watch: &Watch) -> std::io::Result<Finished> {
     });
     let ending = wait(&mut child, &end, watch, &fatal)?;
     let took = begin.elapsed();
-    Ok(Finished { ending, output: joined(output), errors: joined(errors), took })
+    Ok(Finished { ending, output: joined(output), errors: joined(errors), begin, took })
 }
 
 /// Makes the child die with us, and keeps the terminal's Ctrl-C from it: we decide when it ends. It

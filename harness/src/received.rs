@@ -32,11 +32,13 @@ impl Report {
 
     fn check(&self, took: Duration) -> Result<(), String> {
         let possible = 0.0..=took.as_secs_f64();
-        if self.seconds.is_some_and(|seconds| !possible.contains(&seconds)) {
+        let items = self.items.iter().filter_map(|item| item.seconds);
+        let mut times = self.seconds.into_iter().chain(self.first).chain(items);
+        if !times.all(|seconds| possible.contains(&seconds)) {
             return Err("a time that it cannot have taken".to_owned());
         }
-        if self.probes.len() > MOST_PROBES {
-            return Err(format!("{} probes", self.probes.len()));
+        if self.probes.len() > MOST_PROBES || self.items.len() > MOST_PROBES {
+            return Err(format!("{} probes, {} items", self.probes.len(), self.items.len()));
         }
         let is_name = |name: &str| {
             (1..=LONGEST_NAME).contains(&name.len())
@@ -44,6 +46,9 @@ impl Report {
         };
         if !self.probes.iter().all(|probe| is_name(&probe.name)) {
             return Err("a probe without a name".to_owned());
+        }
+        if !self.items.iter().all(|item| is_name(&item.name)) {
+            return Err("an item without a name".to_owned());
         }
         let is_kind = |name: &str| ExitKind::ALL.iter().any(|kind| kind.name() == name);
         match self.exits.iter().all(|(name, _)| is_kind(name)) {

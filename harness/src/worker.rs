@@ -9,7 +9,7 @@ use crate::process::{self, Ending, Finished, Stop, Watch};
 use crate::strategies;
 use anyhow::Context;
 use host::sandbox::record::CrashRecord;
-use machine::boot::{BootSource, ImageKind, Kernel};
+use machine::boot::{BootSource, ImageKind, Kernel, Module};
 use machine::config::DiskConfig;
 use machine::cpu::CpuModel;
 use machine::{Machine, MachineConfig};
@@ -40,6 +40,12 @@ pub struct Arguments {
     /// The disk
     #[arg(long)]
     disk: Option<PathBuf>,
+    /// The initial RAM disk: the image is then a Linux kernel
+    #[arg(long)]
+    initrd: Option<PathBuf>,
+    /// The kernel's command line
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    append: String,
     /// Bytes of memory
     #[arg(long)]
     memory_bytes: u64,
@@ -111,6 +117,9 @@ fn run(
     command.arg("--image").arg(job.image);
     if let Some(disk) = job.disk {
         command.arg("--disk").arg(disk);
+    }
+    if let Some(linux) = job.linux {
+        command.arg("--initrd").arg(linux.initrd).arg("--append").arg(linux.append);
     }
     command.arg("--memory-bytes").arg(job.memory_bytes.to_string());
     command.arg("--cpu").arg(job.cpu.name());
@@ -191,6 +200,8 @@ pub struct Guest {
     pub machine: Machine,
     id: StrategyId,
     strategy: Box<dyn Strategy>,
+    /// When it began to be made.
+    begin: Instant,
 }
 
 impl Guest {
@@ -200,6 +211,7 @@ impl Guest {
     /// # Errors
     /// When a file cannot be used, or the host fails.
     pub fn new(arguments: &Arguments) -> anyhow::Result<Result<Guest, Report>> {
+        let begin = Instant::now();
         let id = StrategyId::ALL.into_iter().find(|id| id.name() == arguments.strategy);
         let id = id.with_context(|| format!("no strategy {:?}", arguments.strategy))?;
         if let Some(path) = &arguments.record {
@@ -208,7 +220,7 @@ impl Guest {
         }
         let machine = machine(arguments)?;
         match strategies::make(id) {
-            Ok(strategy) => Ok(Ok(Guest { machine, id, strategy })),
+            Ok(strategy) => Ok(Ok(Guest { machine, id, strategy, begin })),
             Err(strategy::Error::Unsupported { reason, .. }) => {
                 Ok(Err(Report::only(End::Unsupported(reason))))
             }
@@ -231,7 +243,8 @@ impl Guest {
             Err(error) => return Err(error.into()),
         };
         let console = self.machine.bus.devices.debug_console.take_marks();
-        let mut report = Report::new(end, console.into_iter().map(|mark| (mark.byte, mark.at)));
+        let mut report =
+            Report::new(self.begin, end, console.into_iter().map(|mark| (mark.byte, mark.at)));
         let exits = self.strategy.exits().iter().filter(|&(_, count)| count > 0);
         report.exits = exits.map(|(kind, count)| (kind.name().to_owned(), count)).collect();
         Ok(report)
@@ -260,8 +273,16 @@ fn machine(arguments: &Arguments) -> anyhow::Result<Machine> {
         ..MachineConfig::default()
     };
     let mut machine = Machine::new(&config)?;
-    let kernel = Kernel::read(&arguments.image)?;
-    let kind = Some(ImageKind::Multiboot);
-    machine::boot::load(&mut machine, &BootSource { kernel, kind, ..BootSource::default() })?;
+    let mut source = BootSource {
+        kernel: Kernel::read(&arguments.image)?,
+        kind: Some(ImageKind::Multiboot),
+        ..BootSource::default()
+    };
+    if let Some(initrd) = &arguments.initrd {
+        source.kind = Some(ImageKind::LinuxBzImage);
+        source.modules.push(Module::read(initrd, "")?);
+        source.command_line.clone_from(&arguments.append);
+    }
+    machine::boot::load(&mut machine, &source)?;
     Ok(machine)
 }

@@ -6,6 +6,7 @@
 //! equal [`Image::checksum`].
 
 pub mod compute;
+pub mod linux;
 mod nano;
 pub mod protocol;
 pub mod runtime;
@@ -30,12 +31,14 @@ pub enum Group {
     Compute,
     /// What operating systems do.
     System,
+    /// A whole operating system that other people built: installed, not assembled.
+    Linux,
 }
 
 impl Group {
     /// All groups, in the order in which they are shown.
-    pub const ALL: [Group; 5] =
-        [Self::Nano, Self::Sensitive, Self::Simulator, Self::Compute, Self::System];
+    pub const ALL: [Group; 6] =
+        [Self::Nano, Self::Sensitive, Self::Simulator, Self::Compute, Self::System, Self::Linux];
 
     /// The name in TOML, on the command line and in tables.
     #[must_use]
@@ -46,6 +49,7 @@ impl Group {
             Self::Simulator => "simulator",
             Self::Compute => "compute",
             Self::System => "system",
+            Self::Linux => "linux",
         }
     }
 }
@@ -111,7 +115,13 @@ impl Workload {
     }
 }
 
-/// All workloads, by group.
+/// All workloads that there are, by group: those that are assembled, and [`linux::all`].
+#[must_use]
+pub fn known() -> Vec<Workload> {
+    [all(), linux::all()].concat()
+}
+
+/// All workloads that are assembled, by group.
 #[must_use]
 pub fn all() -> Vec<Workload> {
     [nano::all(), sensitive::all(), simulator::all(), compute::all(), system::all()].concat()

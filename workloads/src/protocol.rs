@@ -6,8 +6,10 @@
 //! <STX> … <ETX>                       the measured part
 //! result CHECKSUM                     eight hexadecimal digits
 //! fault VECTOR ERROR EIP CR2          an exception that the workload did not expect
+//! item NAME                           what the next marks and the next result are about
 //! ```
 //!
+//! A guest that does several things names each before its marks, and is read as [`Item`]s.
 //! Lines end with a line feed. After the last line the guest writes 0 to the exit port, or 1 after a
 //! fault. Marks are single bytes so that writing them costs one port write.
 
@@ -38,6 +40,17 @@ pub struct Fault {
     pub cr2: u32,
 }
 
+/// One of several things that a guest did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Item<T> {
+    /// Its name.
+    pub name: String,
+    /// When its measured part began and ended.
+    pub measured: Option<(T, T)>,
+    /// The checksum reported.
+    pub result: Option<u32>,
+}
+
 /// Everything that a workload reported. `T` is the time stamp that came with each byte.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Transcript<T> {
@@ -49,6 +62,10 @@ pub struct Transcript<T> {
     pub result: Option<u32>,
     /// An unexpected exception.
     pub fault: Option<Fault>,
+    /// When the first byte came.
+    pub first: Option<T>,
+    /// What was named, in order.
+    pub items: Vec<Item<T>>,
     /// Lines that are none of these.
     pub other: Vec<String>,
 }
@@ -61,14 +78,22 @@ impl<T: Copy> Transcript<T> {
             measured: None,
             result: None,
             fault: None,
+            first: None,
+            items: Vec::new(),
             other: Vec::new(),
         };
         let mut begin = None;
         let mut line = Vec::new();
         for (byte, at) in bytes {
+            transcript.first.get_or_insert(at);
             match byte {
                 BEGIN => begin = Some(at),
-                END => transcript.measured = begin.map(|begin| (begin, at)),
+                END => {
+                    transcript.measured = begin.map(|begin| (begin, at));
+                    if let Some(item) = transcript.items.last_mut() {
+                        item.measured = transcript.measured;
+                    }
+                }
                 b'\n' => transcript.take_line(&String::from_utf8_lossy(&std::mem::take(&mut line))),
                 _ => line.push(byte),
             }
@@ -88,6 +113,8 @@ impl<T: Copy> Transcript<T> {
                 Some(Line::Probe((*name).to_owned(), Some((hex(seen)?, hex(expected)?))))
             }
             ["result", checksum] => Some(Line::Result(hex(checksum)?)),
+            ["item", name] => Some(Line::Item((*name).to_owned())),
+            [] => Some(Line::Empty),
             ["fault", vector, error_code, eip, cr2] => Some(Line::Fault(Fault {
                 vector: hex(vector)?,
                 error_code: hex(error_code)?,
@@ -98,7 +125,14 @@ impl<T: Copy> Transcript<T> {
         };
         match read() {
             Some(Line::Probe(name, difference)) => self.probes.push(Probe { name, difference }),
-            Some(Line::Result(checksum)) => self.result = Some(checksum),
+            Some(Line::Result(checksum)) => {
+                self.result = Some(checksum);
+                if let Some(item) = self.items.last_mut() {
+                    item.result = Some(checksum);
+                }
+            }
+            Some(Line::Item(name)) => self.items.push(Item { name, measured: None, result: None }),
+            Some(Line::Empty) => {}
             Some(Line::Fault(fault)) => self.fault = Some(fault),
             None => self.other.push(line.to_owned()),
         }
@@ -109,6 +143,8 @@ enum Line {
     Probe(String, Option<(u32, u32)>),
     Result(u32),
     Fault(Fault),
+    Item(String),
+    Empty,
 }
 
 #[cfg(test)]
@@ -136,6 +172,16 @@ mod tests {
         let transcript = read(b"result xyz\nfault 1 2\nprobe\n\xff");
         assert_eq!(transcript.other.len(), 4);
         assert_eq!(transcript.result, None);
+    }
+
+    #[test]
+    fn each_item_has_its_own_marks_and_result() {
+        let transcript = read(b"\nitem a\n\x02\x03result 1\nitem b\n\x02");
+        assert_eq!(transcript.first, Some(0));
+        let [a, b] = &transcript.items[..] else { panic!("{transcript:?}") };
+        assert_eq!((a.name.as_str(), a.measured, a.result), ("a", Some((8, 9)), Some(1)));
+        assert_eq!((b.name.as_str(), b.measured, b.result), ("b", None, None));
+        assert_eq!(transcript.other, Vec::<String>::new());
     }
 
     #[test]

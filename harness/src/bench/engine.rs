@@ -1,6 +1,8 @@
 //! The runs of an experiment, one guest at a time: for each workload, every target is calibrated,
 //! and then samples are taken in turns, so that a change of the host's mood meets all alike.
 
+mod linux;
+
 use super::budget::Budget;
 use super::calibrate;
 use super::progress::Progress;
@@ -13,7 +15,7 @@ use crate::records::Outcome;
 use crate::{strategies, worker};
 use std::time::{Duration, Instant};
 use strategy::Support;
-use workloads::Workload;
+use workloads::{Group, Workload};
 
 /// Guests of one target and workload that run before its first sample, about.
 const CALIBRATION_RUNS: u32 = 4;
@@ -39,10 +41,16 @@ pub(super) fn run(
         begin: Instant::now(),
     };
     for (index, workload) in experiment.workloads.iter().enumerate() {
-        engine.measure(index, workload)?;
+        if workload.group != Group::Linux {
+            engine.measure(index, workload)?;
+        }
         if stop.is_raised() {
             return Ok(false);
         }
+    }
+    engine.measure_linux()?;
+    if stop.is_raised() {
+        return Ok(false);
     }
     engine.progress.finish();
     Ok(true)
@@ -335,6 +343,7 @@ impl Engine<'_> {
             iterations,
             image: &files.image,
             disk: files.disk.as_deref(),
+            linux: None,
             memory_bytes: workload.memory_bytes,
             cpu: self.experiment.cpu,
             timeout,

@@ -35,7 +35,7 @@ pub(super) fn run(accel: &str, job: &Job, stop: &Stop) -> anyhow::Result<Report>
     let finished = process::run(&mut command(accel, job), &watch)
         .map_err(|error| anyhow::anyhow!("{PROGRAM} cannot be started: {error}"))?;
     let end = end(&finished);
-    Ok(Report::new(end, finished.output))
+    Ok(Report::new(finished.begin, end, finished.output))
 }
 
 fn command(accel: &str, job: &Job) -> Command {
@@ -46,6 +46,11 @@ fn command(accel: &str, job: &Job) -> Command {
     command.arg("-m").arg(format!("{}k", job.memory_bytes >> 10));
     command.arg("-kernel").arg(job.image);
     command.args(["-debugcon", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+    if let Some(linux) = job.linux {
+        command.arg("-initrd").arg(linux.initrd).arg("-append").arg(linux.append);
+        // The serial port that our machines have.
+        command.args(["-serial", "null"]);
+    }
     if let Some(disk) = job.disk {
         // A comma in a path is doubled in QEMU's option language.
         let path = disk.display().to_string().replace(',', ",,");
@@ -135,6 +140,7 @@ mod tests {
             ending: Ending::Itself(ExitStatus::from_raw(code << 8)),
             output: output.iter().map(|&byte| (byte, now)).collect(),
             errors: errors.to_owned(),
+            begin: now,
             took: Duration::ZERO,
         })
     }

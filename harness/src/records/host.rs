@@ -90,7 +90,7 @@ impl Host {
     /// The groups of the workloads of this build, for [`Host::groups`].
     #[must_use]
     pub fn current_groups() -> Vec<GroupList> {
-        let all = workloads::all();
+        let all = workloads::known();
         let names = |group| all.iter().filter(move |w| w.group == group).map(|w| w.name.to_owned());
         workloads::Group::ALL
             .into_iter()

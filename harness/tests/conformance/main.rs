@@ -57,6 +57,7 @@ fn run(id: StrategyId, workload: &Workload) -> Result<(), String> {
         iterations,
         image: &guest,
         disk: (image.disk_sectors > 0).then_some(disk.as_path()),
+        linux: None,
         memory_bytes: workload.memory_bytes,
         cpu: CpuModel::default(),
         timeout: TIMEOUT,

@@ -81,6 +81,7 @@ impl Scene {
             iterations: 1,
             image: &self.image,
             disk: None,
+            linux: None,
             memory_bytes: 16 << 20,
             cpu: CpuModel::default(),
             timeout: Duration::from_secs(2),

@@ -45,7 +45,8 @@ impl Guest {
             stop => End::Died(format!("{stop} at EIP {:#010x}", self.machine.cpu.eip)),
         };
         let console = self.machine.bus.devices.debug_console.take_marks();
-        let report = Report::new(end, console.into_iter().map(|mark| (mark.byte, mark.at)));
+        let begin = std::time::Instant::now();
+        let report = Report::new(begin, end, console.into_iter().map(|mark| (mark.byte, mark.at)));
         let verdict = report.verdict(self.checksum);
         match verdict.outcome {
             Outcome::Ok => Ok(()),
