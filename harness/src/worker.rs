@@ -11,7 +11,7 @@ use anyhow::Context;
 use host::sandbox::record::CrashRecord;
 use machine::boot::{BootSource, ImageKind, Kernel, Module};
 use machine::config::DiskConfig;
-use machine::cpu::CpuModel;
+use machine::cpu::{CpuModel, Cr0};
 use machine::{Machine, MachineConfig};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,11 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// Instructions of a guest that is watched; some microseconds each.
 const WATCHED: u64 = 1_000_000;
+
+/// Instructions that the reference executes between two looks whether paging is on, and how often it
+/// does so: some minutes.
+const UNPAGED_SLICE: u64 = 10_000;
+const UNPAGED_SLICES: u64 = 500_000;
 
 /// Characters of what is said about one.
 const LONGEST_FINDING: usize = 300;
@@ -253,7 +258,23 @@ impl Guest {
     /// Enters the sandbox and finds where the guest leaves the architecture.
     fn watch(mut self, arguments: &Arguments) -> anyhow::Result<Option<String>> {
         self.confine(arguments)?;
-        Ok(strategies::watch(self.id, &mut self.machine, WATCHED)?)
+        let found = strategies::watch(self.id, &mut self.machine, WATCHED)?;
+        if found.is_some() || self.machine.cpu.cr0.contains(Cr0::PG) {
+            return Ok(found);
+        }
+        // A kernel that unpacks itself does so for seconds, in user-level code. The reference does
+        // it here, until paging is on: that is the kernel proper.
+        let mut reference = strategies::make(StrategyId::Interpretation)?;
+        let limit = Limit::instructions(UNPAGED_SLICE);
+        for _ in 0..UNPAGED_SLICES {
+            if reference.run(&mut self.machine, &limit)? != strategy::Stop::Limit {
+                return Ok(None);
+            }
+            if self.machine.cpu.cr0.contains(Cr0::PG) {
+                return Ok(strategies::watch(self.id, &mut self.machine, WATCHED)?);
+            }
+        }
+        Ok(None)
     }
 
     fn confine(&self, arguments: &Arguments) -> anyhow::Result<()> {

@@ -15,6 +15,9 @@ use workloads::linux::{self, Installed, Part};
 
 /// How long one guest may run.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// As well, under a strategy that can tell where a guest left the architecture: such guests run
+/// natively, and one that is lost hangs.
+const NATIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One target with its rows of the tables.
 struct Runner {
@@ -117,7 +120,7 @@ impl Engine<'_> {
             linux: Some(LinuxBoot { initrd: &installed.initrd, append: &append }),
             memory_bytes: workload.memory_bytes,
             cpu: self.experiment.cpu,
-            timeout: TIMEOUT,
+            timeout: timeout(runner.target),
             sandbox: self.sandbox,
         };
         let begin = Instant::now();
@@ -173,6 +176,13 @@ impl Runner {
 impl Row {
     fn wants(&self, round: u32) -> bool {
         self.open && self.taken <= round
+    }
+}
+
+fn timeout(target: Target) -> Duration {
+    match target {
+        Target::Strategy(id) if strategies::can_watch(id) => NATIVE_TIMEOUT,
+        _ => TIMEOUT,
     }
 }
 
