@@ -12,7 +12,7 @@ use crate::stubs::{self, Stubs};
 use crate::translate::{self, Link, Place, PlaceKind, Request};
 use crate::{context::at, emit::Emitter};
 use host::Error;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 
 const PAGE: u64 = 4096;
 /// Bytes of host code that a unit may have, at most: room that must be left.
@@ -103,9 +103,9 @@ impl Cache {
             memory,
             stubs,
             units: Vec::new(),
-            by_key: HashMap::new(),
-            by_page: HashMap::new(),
-            crossings: HashMap::new(),
+            by_key: HashMap::default(),
+            by_page: HashMap::default(),
+            crossings: HashMap::default(),
             crossed: Vec::new(),
             statistics: Statistics::default(),
         })

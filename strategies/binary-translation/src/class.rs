@@ -122,8 +122,6 @@ fn is_plain(mnemonic: Mnemonic) -> bool {
             | Clc
             | Stc
             | Cmc
-            | Cld
-            | Std
             | Nop
             | Pause
             | Movnti

@@ -27,6 +27,9 @@ pub(crate) enum Exit {
     Fault = 3,
     /// As [`Exit::Step`], because the software TLB does not have the page of `soft_address`.
     Miss = 5,
+    /// As [`Exit::Step`], and the instruction changes nothing but general registers, arithmetic flags
+    /// and memory.
+    LightStep = 6,
     /// STI found an interrupt waiting: the instruction at `exit_eip` still comes before it.
     Shadow = 4,
 }
@@ -39,6 +42,7 @@ impl Exit {
             2 => Exit::Step,
             4 => Exit::Shadow,
             5 => Exit::Miss,
+            6 => Exit::LightStep,
             _ => Exit::Fault,
         }
     }
@@ -102,6 +106,13 @@ impl SoftTlb {
     }
 }
 
+/// Minus no key: its epoch is never given out.
+const NO_KEY: u64 = 1;
+
+fn negated_key(eip: u32, epoch: u32) -> u64 {
+    (u64::from(epoch) << 32 | u64::from(eip)).wrapping_neg()
+}
+
 /// The context. It stays where it is: translated code and a signal handler hold pointers to it.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -120,7 +131,7 @@ pub(crate) struct Context {
     pub(crate) interrupt_flag: u32,
     /// Not zero while an interrupt waits.
     pub(crate) pending: u32,
-    /// The flags of EFLAGS that are neither arithmetic nor IF nor DF.
+    /// The flags of EFLAGS that are neither arithmetic nor IF nor DF, and the fixed one.
     pub(crate) system_flags: u32,
     pub(crate) exit_eip: u32,
     /// For [`Exit::Miss`]: the linear address.
@@ -139,7 +150,10 @@ pub(crate) struct Context {
     pub(crate) window: u64,
     pub(crate) fx: u64,
     pub(crate) registers: [u32; 8],
-    pub(crate) flags: u64,
+    /// The arithmetic flags, as LAHF and SETO AL leave them in AX.
+    pub(crate) flags: u32,
+    /// DF, as EFLAGS has it.
+    pub(crate) direction: u32,
     pub(crate) control: [u32; 5],
     /// Bases of the six segments, and their selectors.
     pub(crate) bases: [u32; 6],
@@ -182,8 +196,24 @@ impl Context {
 
     /// Empties the table of targets.
     pub(crate) fn forget_targets(&mut self) {
-        // No key: its epoch is never given out.
-        self.targets.fill(Target { negated_key: 1, host: 0 });
+        self.targets.fill(Target { negated_key: NO_KEY, host: 0 });
+    }
+
+    /// The unit for an EIP, if the table of targets has it.
+    pub(crate) fn target(&self, eip: u32, epoch: u32) -> Option<u64> {
+        let target = &self.targets[eip as usize % TARGETS];
+        (target.negated_key == negated_key(eip, epoch)).then_some(target.host)
+    }
+
+    /// Enters a unit into the table of targets.
+    pub(crate) fn set_target(&mut self, eip: u32, epoch: u32, host: u64) {
+        let negated_key = negated_key(eip, epoch);
+        self.targets[eip as usize % TARGETS] = Target { negated_key, host };
+    }
+
+    /// Takes an EIP out of the table of targets, whatever its epoch.
+    pub(crate) fn forget_target(&mut self, eip: u32) {
+        self.targets[eip as usize % TARGETS].negated_key = NO_KEY;
     }
 
     /// Whether a kick has come.
@@ -219,12 +249,8 @@ impl Context {
     /// Takes the state that translated code uses from the machine.
     #[inline]
     pub(crate) fn load(&mut self, m: &mut Machine) {
+        self.load_registers(m);
         let cpu = &mut m.cpu;
-        copy_registers(&mut self.registers, &cpu.registers);
-        let flags = cpu.flags.bits();
-        self.flags = u64::from(flags & HOST_FLAGS | 0x202);
-        self.interrupt_flag = flags & Eflags::IF.bits();
-        self.system_flags = flags & !(HOST_FLAGS | Eflags::IF.bits());
         self.fx = (&raw mut cpu.fpu.area) as u64;
         self.control = [cpu.cr0.bits(), 0, cpu.cr2, cpu.cr3, cpu.cr4.bits()];
         for (index, segment) in cpu.segments.iter().enumerate() {
@@ -235,6 +261,19 @@ impl Context {
             [cpu.gdtr.base, u32::from(cpu.gdtr.limit), cpu.idtr.base, u32::from(cpu.idtr.limit)];
         self.system_selectors = [u32::from(cpu.ldtr.selector), u32::from(cpu.tr.selector)];
         self.time_stamp_offset = m.host_tsc_offset().unwrap_or(0);
+    }
+
+    /// The part of that which any instruction may change.
+    #[inline]
+    pub(crate) fn load_registers(&mut self, m: &Machine) {
+        copy_registers(&mut self.registers, &m.cpu.registers);
+        self.flags = u32::from(m.cpu.flags.host());
+        let system = m.cpu.flags.system();
+        self.interrupt_flag = system & Eflags::IF.bits();
+        self.direction = system & Eflags::DF.bits();
+        // RF is gone with the first instruction, and nothing looks at it before.
+        let elsewhere = Eflags::IF | Eflags::DF | Eflags::RF;
+        self.system_flags = system & !elsewhere.bits() | Eflags::FIXED.bits();
         self.pending = u32::from(m.interrupt_requested());
     }
 
@@ -242,8 +281,8 @@ impl Context {
     #[inline]
     pub(crate) fn store(&self, m: &mut Machine) {
         copy_registers(&mut m.cpu.registers, &self.registers);
-        let flags = self.flags as u32 & HOST_FLAGS | self.interrupt_flag | self.system_flags;
-        m.cpu.flags.set_bits(flags);
+        m.cpu.flags.set_host(self.flags as u16);
+        m.cpu.flags.set_system(self.interrupt_flag | self.direction | self.system_flags);
         let table = |base, limit: u32| TableRegister { base, limit: limit as u16 };
         m.cpu.gdtr = table(self.tables[0], self.tables[1]);
         m.cpu.idtr = table(self.tables[2], self.tables[3]);
@@ -291,6 +330,7 @@ pub(crate) mod at {
         FX = fx,
         REGISTERS = registers,
         FLAGS = flags,
+        DIRECTION = direction,
         CONTROL = control,
         BASES = bases,
         SELECTORS = selectors,

@@ -284,9 +284,13 @@ impl Engine {
                 then = Then::Find;
             }
             self.dropped = false;
-            let unit = match then {
-                Then::Resume(host) | Then::Enter(host) => host,
-                _ => match self.find(m, mode, epoch)? {
+            let known = match then {
+                Then::Resume(host) | Then::Enter(host) => Some(host),
+                _ => self.context.target(m.cpu.eip, epoch),
+            };
+            let unit = match known {
+                Some(host) => host,
+                None => match self.find(m, mode, epoch)? {
                     Some(unit) => self.cache.unit(unit).host,
                     None => {
                         // Nothing can be translated here: a page fault, a device.
@@ -300,8 +304,8 @@ impl Engine {
             };
             entered = epoch;
             self.enter(m, mode, epoch, unit, matches!(then, Then::Resume(_)));
-            while self.context.reason == Exit::Step as u32 && self.step_quickly(m, mode) {
-                self.enter(m, mode, epoch, self.context.resume, true);
+            while self.step_quickly(m, mode) {
+                self.go_on(m);
             }
             then = self.handle(m, mode, epoch)?;
             if let Then::Leave(outcome) = then {
@@ -336,6 +340,13 @@ impl Engine {
             context.window = window;
             set_gs_base(window);
         }
+        self.call(m, unit, within);
+    }
+
+    /// Runs translated code; the context is loaded.
+    #[inline]
+    fn call(&mut self, m: &mut Machine, unit: u64, within: bool) {
+        let context = &mut *self.context;
         let mut unit = unit;
         if within && context.fpu_stored != 0 {
             context.resume = unit;
@@ -351,13 +362,13 @@ impl Engine {
     /// Handles what ended the stay in translated code.
     fn handle(&mut self, m: &mut Machine, mode: Mode, epoch: u32) -> Result<Then, Error> {
         let exit = Exit::from_code(self.context.reason);
-        if exit != Exit::Step {
+        if !matches!(exit, Exit::Step | Exit::LightStep) {
             m.cpu.eip = self.context.exit_eip;
         }
         match exit {
             Exit::Lookup => Ok(Then::Find),
             Exit::Link => self.link(m, mode, epoch),
-            Exit::Step => Ok(self.after_step(m)),
+            Exit::Step | Exit::LightStep => Ok(self.after_step(m)),
             Exit::Miss => Ok(self.fill_soft(m, mode)),
             Exit::Shadow => {
                 m.cpu.interrupt_shadow = InterruptShadow::Sti;
@@ -380,6 +391,10 @@ impl Engine {
     /// Lets the emulator execute one instruction for translated code; true if that can go on at once
     /// behind it, for nothing else happened.
     fn step_quickly(&mut self, m: &mut Machine, mode: Mode) -> bool {
+        let is_light = self.context.reason == Exit::LightStep as u32;
+        if !is_light && self.context.reason != Exit::Step as u32 {
+            return false;
+        }
         m.cpu.eip = self.context.exit_eip;
         self.outcome = self.stepper.step(m);
         self.stepped += 1;
@@ -388,8 +403,18 @@ impl Engine {
             && m.cpu.eip == self.context.exit_next
             && !m.memory.code_was_written()
             && m.tlb.generation() == self.generation
-            && Mode::of(m) == Some(mode)
+            && (is_light || Mode::of(m) == Some(mode))
             && !self.is_due(m, Outcome::Continue)
+    }
+
+    /// Goes on behind an instruction that [`Engine::step_quickly`] has executed.
+    fn go_on(&mut self, m: &mut Machine) {
+        if self.context.reason == Exit::LightStep as u32 {
+            self.context.load_registers(m);
+        } else {
+            self.context.load(m);
+        }
+        self.call(m, self.context.resume, true);
     }
 
     /// After [`Engine::step_quickly`] has found that something did happen.
@@ -489,9 +514,7 @@ impl Engine {
         };
         self.spaces[self.current].note_code(m, eip);
         let epoch = if self.dropped { self.epoch(mode) } else { epoch };
-        let target = &mut self.context.targets[(eip & 0xffff) as usize];
-        target.negated_key = (u64::from(epoch) << 32 | u64::from(eip)).wrapping_neg();
-        target.host = self.cache.unit(unit).host;
+        self.context.set_target(eip, epoch, self.cache.unit(unit).host);
         Ok(Some(unit))
     }
 
@@ -543,7 +566,7 @@ impl Engine {
         self.dropped |= !keys.is_empty();
         for key in keys {
             // Whatever the epoch: the entry may be this unit's.
-            self.context.targets[(key.eip & 0xffff) as usize].negated_key = 1;
+            self.context.forget_target(key.eip);
         }
         if is_empty {
             m.memory.unwatch_code(PhysicalAddress(physical));

@@ -20,7 +20,7 @@ impl Mode {
     #[inline]
     pub(crate) fn of(m: &Machine) -> Option<Mode> {
         let cpu = &m.cpu;
-        let careful = Eflags::TF | Eflags::RF | Eflags::VM | Eflags::VIF | Eflags::VIP;
+        let careful = Eflags::TF | Eflags::VM | Eflags::VIF | Eflags::VIP;
         let plain = cpu.cr0.contains(Cr0::PE)
             && !cpu.flags.contains(careful)
             && !(cpu.cpl == 3

@@ -3,7 +3,7 @@
 //! An access begins as a plain one through the window. One that faults again and again is found
 //! guilty, and from then on looks its page up in the software TLB.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// Faults after which an access is guilty.
 const PATIENCE: u32 = 2;
@@ -13,7 +13,7 @@ const LAST_PATIENCE: u32 = 6;
 /// What is known, by the physical address of the instruction.
 #[derive(Debug, Default)]
 pub(crate) struct Sites {
-    faults: HashMap<u64, u32>,
+    faults: FxHashMap<u64, u32>,
 }
 
 impl Sites {

@@ -82,10 +82,12 @@ fn enter(e: &mut Emitter) {
     e.store64(context(at::HOST_STACK), RSP);
     e.load64(RSP, context(at::STACK));
     e.load64(R15, context(at::WINDOW));
-    // push qword [r13 + FLAGS]; popfq
-    e.raw(&[0x41, 0xff, 0xb5]);
-    e.raw(&at::FLAGS.to_le_bytes());
-    e.raw(&[0x9d]);
+    e.load(RCX, context(at::DIRECTION));
+    let upward = e.short(&[0xe3]);
+    e.raw(&[0xfd]); // std
+    e.land_short(upward);
+    e.load(RAX, context(at::FLAGS));
+    e.raw(&[0x04, 0x7f, 0x9e]); // add al, 127; sahf
     for number in 0..8 {
         e.load(guest(number), context(at::REGISTERS + 4 * i32::from(number)));
     }
@@ -97,10 +99,8 @@ fn exit(e: &mut Emitter, fpu_load: u64) {
     for number in 0..8 {
         e.store(context(at::REGISTERS + 4 * i32::from(number)), guest(number));
     }
-    // pushfq; pop qword [r13 + FLAGS]; cld
-    e.raw(&[0x9c, 0x41, 0x8f, 0x85]);
-    e.raw(&at::FLAGS.to_le_bytes());
-    e.raw(&[0xfc]);
+    e.raw(&[0x9f, 0x0f, 0x90, 0xc0, 0xfc]); // lahf; seto al; cld
+    e.store(context(at::FLAGS), RAX);
     e.store64(context(at::STACK), RSP);
     e.load(RCX, context(at::FPU_LIVE));
     let without = e.short(&[0xe3]);

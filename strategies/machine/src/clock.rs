@@ -101,6 +101,7 @@ impl Clock {
     }
 
     /// What the guest's time-stamp counter is ahead of the host's; nothing if it does not follow it.
+    #[inline]
     #[must_use]
     pub fn host_tsc_offset(&self) -> Option<u64> {
         let offset = self.tsc_offset.load(Ordering::Relaxed);

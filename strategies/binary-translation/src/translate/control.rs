@@ -7,27 +7,83 @@
 //! calls have one, and a lookup fails after a kick by itself.
 
 use super::{Cold, Next, OPTIONS, PlaceKind, Request, Translator};
+use crate::class::{self, Class};
 use crate::context::at;
 use crate::emit::{Address, R8, R12, R14, RCX, context};
-use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 
 /// Instructions that are looked at to see whether a unit jumps to its own start.
 const LOOK_AHEAD: usize = 24;
 
-/// Whether the code at `request` jumps back to its start: that is then where it polls.
-pub(super) fn loops_to_start(request: &Request<'_>) -> bool {
+/// What the code from a unit's start on looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Shape {
+    /// It jumps back to its start: that is then where it polls.
+    pub(super) loops: bool,
+    /// There are floating-point instructions before that.
+    pub(super) floats: bool,
+}
+
+/// Looks ahead.
+pub(super) fn shape(request: &Request<'_>) -> Shape {
     let mut decoder = Decoder::with_ip(32, request.code, u64::from(request.eip), OPTIONS);
+    let mut shape = Shape::default();
     for _ in 0..LOOK_AHEAD {
+        if !decoder.can_decode() {
+            break;
+        }
+        let i = decoder.decode();
+        shape.floats |= match class::of(&i) {
+            Class::Fpu => request.mode.has_fpu(),
+            Class::Sse => request.mode.has_sse(),
+            _ => false,
+        };
+        match i.flow_control() {
+            FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall => {}
+            FlowControl::ConditionalBranch if i.near_branch32() == request.eip => {
+                shape.loops = true;
+                break;
+            }
+            FlowControl::ConditionalBranch => {}
+            FlowControl::UnconditionalBranch => {
+                shape.loops = i.near_branch32() == request.eip;
+                break;
+            }
+            _ => break,
+        }
+    }
+    shape
+}
+
+/// Whether all arithmetic flags are replaced by the code at `at` before anything could see them:
+/// another instruction, or the handler of a fault.
+fn flags_die(request: &Request<'_>, at: usize) -> bool {
+    let Some(code) = request.code.get(at..) else { return false };
+    let mut decoder = Decoder::with_ip(32, code, 0, OPTIONS);
+    let mut alive = RflagsBits::OF
+        | RflagsBits::SF
+        | RflagsBits::ZF
+        | RflagsBits::AF
+        | RflagsBits::CF
+        | RflagsBits::PF;
+    for _ in 0..4 {
         if !decoder.can_decode() {
             return false;
         }
         let i = decoder.decode();
-        match i.flow_control() {
-            FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall => {}
-            FlowControl::ConditionalBranch if i.near_branch32() == request.eip => return true,
-            FlowControl::ConditionalBranch => {}
-            FlowControl::UnconditionalBranch => return i.near_branch32() == request.eip,
-            _ => return false,
+        let registers_only =
+            (0..i.op_count()).all(|n| i.op_kind(n) != OpKind::Memory) || i.mnemonic() == Mnemonic::Lea;
+        let harmless = class::of(&i) == Class::Plain
+            && registers_only
+            && !matches!(i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv)
+            && (0..i.op_count()).all(|n| i.op_kind(n) != OpKind::Register || i.op_register(n).is_gpr());
+        if i.is_invalid() || !harmless || i.rflags_read() & alive != 0 {
+            return false;
+        }
+        // A shift by a count that may be zero leaves them; iced-x86 says "undefined" then.
+        alive &= !(i.rflags_written() | i.rflags_cleared() | i.rflags_set());
+        if alive == 0 {
+            return true;
         }
     }
     false
@@ -70,14 +126,22 @@ impl Translator<'_> {
 
     /// Goes on at `eip`.
     pub(super) fn jump_to(&mut self, eip: u32) {
-        if eip == self.request.eip && self.polls_first {
+        if eip == self.request.eip && self.shape.loops {
             let hole = self.e.jump();
-            let entry = self.e.base + self.entry as u64;
-            self.e.aim(hole, entry);
+            self.aim_at_start(hole);
             return;
         }
         let site = self.e.jump();
         self.cold.push(Cold::Link { site, eip });
+    }
+
+    /// Lets a jump go to this unit's start.
+    fn aim_at_start(&mut self, hole: usize) {
+        // Behind what loads the floating-point state, where that is here already.
+        let ready = self.fpu_ready || !self.shape.floats;
+        let entry = if ready { self.entry } else { 0 };
+        let target = self.e.base + entry as u64;
+        self.e.aim(hole, target);
     }
 
     fn direct_jump(&mut self, i: &Instruction) {
@@ -91,7 +155,7 @@ impl Translator<'_> {
     /// Whether a jump or call goes backward, other than to a start that polls itself.
     fn needs_poll(&self, i: &Instruction) -> bool {
         let target = i.near_branch32();
-        target <= i.ip32() && !(target == self.request.eip && self.polls_first)
+        target <= i.ip32() && !(target == self.request.eip && self.shape.loops)
     }
 
     fn conditional(&mut self, i: &Instruction) {
@@ -106,9 +170,8 @@ impl Translator<'_> {
             return;
         }
         let site = self.e.jump_if(condition);
-        if target == self.request.eip && self.polls_first {
-            let entry = self.e.base + self.entry as u64;
-            self.e.aim(site, entry);
+        if target == self.request.eip && self.shape.loops {
+            self.aim_at_start(site);
         } else {
             self.cold.push(Cold::Link { site, eip: target });
         }
@@ -162,10 +225,17 @@ impl Translator<'_> {
     /// Where a RET arrives: R8 is the EIP that the guest returns to.
     fn return_site(&mut self, eip: u32) {
         self.returns.push(self.e.offset() as u32);
+        self.fpu_ready = false;
+        if flags_die(&self.request, eip.wrapping_sub(self.request.eip) as usize) {
+            self.e.raw(&[0x41, 0x81, 0xf8]); // cmp r8d, eip
+            self.e.raw(&eip.to_le_bytes());
+            let hole = self.e.jump_if(5);
+            self.cold.push(Cold::Lookup { hole });
+            return;
+        }
         self.e.copy64(R12, RCX);
         self.e.lea(RCX, Address::new(R8, eip.wrapping_neg() as i32));
         self.e.unless_zero(|e| e.jump_through(context(at::LOOKUP)));
-        self.fpu_ready = false;
     }
 
     fn ret(&mut self, i: &Instruction) -> Option<Next> {

@@ -17,6 +17,7 @@ use crate::emit::{Emitter, R8, R12, Reg, context};
 use crate::mode::Mode;
 use crate::sites::Sites;
 use crate::stubs::Stubs;
+use control::Shape;
 use iced_x86::{Decoder, DecoderOptions, Encoder, Instruction};
 
 /// The most instructions in a unit.
@@ -107,8 +108,7 @@ struct Translator<'a> {
     cold: Vec<Cold>,
     /// Whether the floating-point state is known to be loaded here.
     fpu_ready: bool,
-    /// Whether the unit's first instruction is jumped to from within: it polls.
-    polls_first: bool,
+    shape: Shape,
     /// Host offset of the first instruction, for jumps from within.
     entry: usize,
 }
@@ -131,7 +131,7 @@ pub(crate) fn translate(
         returns: Vec::new(),
         cold: Vec::new(),
         fpu_ready: false,
-        polls_first: control::loops_to_start(&request),
+        shape: control::shape(&request),
         entry: 0,
     };
     let length = translator.unit();
@@ -150,8 +150,11 @@ impl Translator<'_> {
     fn unit(&mut self) -> u32 {
         let Request { code, eip, .. } = self.request;
         let mut decoder = Decoder::with_ip(32, code, u64::from(eip), OPTIONS);
-        self.entry = self.e.offset();
-        if self.polls_first {
+        if self.shape.loops {
+            if self.shape.floats {
+                self.ensure_fpu();
+            }
+            self.entry = self.e.offset();
             self.poll(eip);
         }
         for _ in 0..MOST_INSTRUCTIONS {
@@ -212,7 +215,8 @@ impl Translator<'_> {
 
     /// Lets the emulator execute the instruction and come back behind it.
     fn step(&mut self, i: &Instruction) -> Next {
-        self.exit_constants(i.ip32(), Exit::Step);
+        let exit = if system::is_light(i) { Exit::LightStep } else { Exit::Step };
+        self.exit_constants(i.ip32(), exit);
         self.e.store_constant(context(at::EXIT_NEXT), i.next_ip32());
         let hole = self.e.lea_here(R8);
         self.e.store64(context(at::RESUME), R8);

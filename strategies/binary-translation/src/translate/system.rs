@@ -22,6 +22,42 @@ pub(super) fn ends_unit(i: &Instruction) -> bool {
     i.flow_control() != FlowControl::Next || matches!(i.mnemonic(), Hlt | Rsm | Into | Bound)
 }
 
+/// Whether the emulator's execution changes nothing but general registers, arithmetic flags, memory
+/// and devices, unless it raises an exception.
+pub(super) fn is_light(i: &Instruction) -> bool {
+    use Mnemonic::*;
+    matches!(
+        i.mnemonic(),
+        In | Out
+            | Insb
+            | Insw
+            | Insd
+            | Outsb
+            | Outsw
+            | Outsd
+            | Lar
+            | Lsl
+            | Verr
+            | Verw
+            | Bt
+            | Bts
+            | Btr
+            | Btc
+            | Aaa
+            | Aas
+            | Aam
+            | Aad
+            | Daa
+            | Das
+            | Salc
+            | Rdtsc
+            | Rdmsr
+            | Wbinvd
+            | Invd
+            | Enter
+    )
+}
+
 impl Translator<'_> {
     /// Translates what is emulated in the cache; false if it is not.
     pub(super) fn system(&mut self, i: &Instruction) -> bool {
@@ -29,6 +65,8 @@ impl Translator<'_> {
         match i.mnemonic() {
             Mnemonic::Cli if kernel => self.e.store_constant(context(at::INTERRUPT_FLAG), 0),
             Mnemonic::Sti if kernel => self.sti(i),
+            Mnemonic::Cld => self.direction(0, 0xfc),
+            Mnemonic::Std => self.direction(Eflags::DF.bits(), 0xfd),
             Mnemonic::Pushfd if !self.is_soft(i) => self.pushf(),
             Mnemonic::Popfd if !self.is_soft(i) => self.popf(i),
             Mnemonic::Mov if kernel && i.code() == Code::Mov_r32_cr => return self.read_control(i),
@@ -52,6 +90,11 @@ impl Translator<'_> {
             _ => return false,
         }
         true
+    }
+
+    fn direction(&mut self, flag: u32, opcode: u8) {
+        self.e.store_constant(context(at::DIRECTION), flag);
+        self.e.raw(&[opcode]);
     }
 
     /// STI; an interrupt that waits is taken behind the next instruction.
@@ -101,6 +144,10 @@ impl Translator<'_> {
             self.set_interrupt_flag(i);
         }
         self.e.lea(R14, Address::new(R14, 4));
+        self.e.raw(&[0x45, 0x89, 0xc1]); // mov r9d, r8d
+        self.e.raw(&[0x41, 0x81, 0xe1]); // and r9d, DF
+        self.e.raw(&Eflags::DF.bits().to_le_bytes());
+        self.e.store(context(at::DIRECTION), R9);
         self.e.raw(&[0x41, 0x81, 0xe0]); // and r8d, HOST_FLAGS
         self.e.raw(&HOST_FLAGS.to_le_bytes());
         self.e.raw(&[0x41, 0x50, 0x9d]); // push r8; popfq

@@ -132,6 +132,19 @@ impl Flags {
         self.arithmetic
     }
 
+    /// All bits but the arithmetic ones and the fixed one.
+    #[inline]
+    #[must_use]
+    pub fn system(self) -> u32 {
+        self.system
+    }
+
+    /// Sets all bits but the arithmetic ones; those among `bits` and the reserved ones are dropped.
+    #[inline]
+    pub fn set_system(&mut self, bits: u32) {
+        self.system = bits & Eflags::all().difference(Eflags::ARITHMETIC | Eflags::FIXED).bits();
+    }
+
     /// Sets the arithmetic flags from what LAHF and SETO AL left in AX.
     #[inline]
     pub fn set_host(&mut self, ax: u16) {

@@ -127,6 +127,7 @@ impl Machine {
 
     /// What the guest's time-stamp counter is ahead of the host's; nothing where it has to be read
     /// by [`Machine::read_tsc`]: on a virtual clock, and while inputs are recorded or replayed.
+    #[inline]
     #[must_use]
     pub fn host_tsc_offset(&self) -> Option<u64> {
         if self.bus.tap.is_off() { self.clock.host_tsc_offset() } else { None }
