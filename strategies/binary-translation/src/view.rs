@@ -41,13 +41,13 @@ pub(crate) enum Touch {
 pub(crate) struct View {
     window: AddressWindow,
     shown: Runs,
-    /// A bit for each page that was ever shown.
+    /// Two bits for each page: whether it was ever shown, and whether as a writable one.
     seen: Vec<u64>,
 }
 
 impl View {
     pub(crate) fn new() -> Result<View, Error> {
-        let seen = vec![0; (WINDOW_BYTES / PAGE / 64) as usize];
+        let seen = vec![0; (WINDOW_BYTES / PAGE / 32) as usize];
         Ok(View { window: AddressWindow::new()?, shown: Runs::default(), seen })
     }
 
@@ -109,15 +109,26 @@ impl View {
         if self.shown.len() >= MOST_RUNS {
             self.clear()?;
         }
-        let was_absent = self.shown.get(page).is_none();
+        let before = self.shown.get(page);
         let run = self.run_around(m, page, found);
         let first = found.beyond(run.start.wrapping_sub(page));
         self.show(m, run, first)?;
-        let word = &mut self.seen[(page / PAGE / 64) as usize];
-        let bit = 1 << (page / PAGE % 64);
-        let again = was_absent && *word & bit != 0;
-        *word |= bit;
+        let again = match before {
+            Some(before) => !before.writable && found.writable && self.was_seen(page, true),
+            None => self.was_seen(page, false),
+        };
+        self.see(page, found.writable);
         Ok(if again { Touch::MappedAgain } else { Touch::Mapped })
+    }
+
+    fn was_seen(&self, page: u64, writable: bool) -> bool {
+        let index = page / PAGE * 2 + u64::from(writable);
+        self.seen[(index / 64) as usize] & 1 << (index % 64) != 0
+    }
+
+    fn see(&mut self, page: u64, writable: bool) {
+        let bits = if writable { 3 } else { 1 };
+        self.seen[(page / PAGE / 32) as usize] |= bits << (page / PAGE % 32 * 2);
     }
 
     /// Neighbours that can be mapped in the same call: contiguous in the file, with the same rights,

@@ -11,7 +11,7 @@ use crate::lower::Flow;
 use crate::mode;
 use crate::op::Op;
 use crate::run;
-use machine::Machine;
+use machine::{LinearAddress, Machine};
 use machine::cpu::SegmentRegister;
 
 /// Decoded instructions that are kept.
@@ -59,7 +59,13 @@ impl Stepper {
         let is_32bit = code.is_32bit();
         let within = u64::from(m.cpu.eip) + LONGEST as u64 <= u64::from(code.limit);
         let user = m.cpu.cpl == 3;
-        let host = m.tlb.execute(user, linear).filter(|_| within && linear & 0xfff <= 0xff0);
+        if !within || linear & 0xfff > 0xff0 {
+            return run::step_from_memory(m);
+        }
+        let mut host = m.tlb.execute(user, linear);
+        if host.is_none() && fetch::physical(m, LinearAddress(linear)).is_ok() {
+            host = m.tlb.execute(user, linear);
+        }
         let Some(host) = host else { return run::step_from_memory(m) };
         // SAFETY: the TLB holds pages of guest memory, and sixteen bytes from here lie within one.
         let bytes = u128::from_le_bytes(unsafe { host.cast::<[u8; 16]>().read_unaligned() });

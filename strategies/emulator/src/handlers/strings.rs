@@ -9,10 +9,13 @@ use crate::alu::Word;
 use crate::debug;
 use crate::exception::Exception;
 use crate::op::Op;
+use crate::paging;
 use iced_x86::{Mnemonic, OpKind};
 use machine::Machine;
 use machine::cpu::register::{EAX, ECX, EDI, ESI};
 use machine::cpu::{Eflags, Segment, SegmentRegister};
+use machine::memory::PageKind;
+use machine::{LinearAddress, PhysicalAddress};
 
 type Done = Result<(), Exception>;
 const ES: u8 = SegmentRegister::Es as u8;
@@ -50,6 +53,40 @@ trait Element {
     }
 }
 
+/// The host address of bytes within one page that the instruction may access, and the physical one
+/// if writes to that page have to be noted. The two sides of a copy may have the same place in the
+/// TLB, so a page that it does not hold is translated anew and not entered.
+fn within_page(
+    m: &mut Machine,
+    linear: u32,
+    bytes: u32,
+    write: bool,
+) -> Option<(*mut u8, Option<PhysicalAddress>)> {
+    let user = m.cpu.cpl == 3;
+    let cached = if write {
+        m.tlb.write(user, linear, bytes)
+    } else {
+        m.tlb.read(user, linear, bytes).map(<*const u8>::cast_mut)
+    };
+    if let Some(host) = cached {
+        return Some((host, None));
+    }
+    if debug::enabled(m) || access::alignment_checked(m) {
+        return None;
+    }
+    let physical = paging::access(m, LinearAddress(linear), write)?.physical;
+    let is_ram = matches!(m.memory.page_kind(physical), PageKind::Ram(_));
+    let host = m.memory.host_page(physical).filter(|_| is_ram)?;
+    let host = host.wrapping_add(physical.page_offset() as usize);
+    Some((host, write.then_some(physical)))
+}
+
+fn note(m: &mut Machine, written: Option<PhysicalAddress>, bytes: u32) {
+    if let Some(physical) = written {
+        m.memory.note_write(physical, bytes);
+    }
+}
+
 struct Movs;
 struct Cmps;
 struct Scas;
@@ -82,17 +119,17 @@ impl Element for Movs {
         if !source.reads_freely(from, bytes) || !target.writes_freely(to, bytes) {
             return 0;
         }
-        let user = m.cpu.cpl == 3;
-        let from = m.tlb.read(user, source.base.wrapping_add(from), bytes);
-        let to = m.tlb.write(user, target.base.wrapping_add(to), bytes);
-        let (Some(from), Some(to)) = (from, to) else { return 0 };
+        let (from, to) = (source.base.wrapping_add(from), target.base.wrapping_add(to));
+        let Some((from, _)) = within_page(m, from, bytes, false) else { return 0 };
+        let Some((to, written)) = within_page(m, to, bytes, true) else { return 0 };
         let distance = (to as usize).wrapping_sub(from as usize);
         if distance != 0 && distance < bytes as usize {
             // A forward copy onto itself repeats a pattern: element by element.
             return 0;
         }
-        // SAFETY: both ranges lie within pages of guest memory that the TLB holds.
+        // SAFETY: both ranges lie within pages of guest memory.
         unsafe { std::ptr::copy(from, to, bytes as usize) };
+        note(m, written, bytes);
         for register in [ESI, EDI] {
             let old = m.cpu.registers[register];
             m.cpu.registers[register] = old & !mask | old.wrapping_add(bytes) & mask;
@@ -125,12 +162,13 @@ impl Element for Stos {
             return 0;
         }
         let address = target.base.wrapping_add(offset);
-        let Some(to) = m.tlb.write(m.cpu.cpl == 3, address, bytes) else { return 0 };
+        let Some((to, written)) = within_page(m, address, bytes, true) else { return 0 };
         let value = T::register(&m.cpu.registers, EAX as u8);
         for number in 0..count as usize {
-            // SAFETY: the range lies within a page of guest memory that the TLB holds.
+            // SAFETY: the range lies within a page of guest memory.
             unsafe { to.cast::<T>().add(number).write_unaligned(value) };
         }
+        note(m, written, bytes);
         let old = m.cpu.registers[EDI];
         m.cpu.registers[EDI] = old & !mask | old.wrapping_add(bytes) & mask;
         count
