@@ -22,9 +22,10 @@ const CODE: u32 = 0x1000_0000;
 /// 1: cli; dec ecx; jnz 1b; hlt
 const LOOP: [u8; 5] = [CLI, 0x49, 0x75, 0xfc, 0xf4];
 
-/// Samples of each, and the traps in one.
-const SAMPLES: u64 = 60;
-const TRAPS: u64 = 5_000;
+/// Samples of each, and the traps in one: so many that mapping the guest's pages when a run begins
+/// is a hundredth of it.
+const SAMPLES: u64 = 25;
+const TRAPS: u64 = 20_000;
 
 /// What handles a signal that is not CLI's.
 static EARLIER: AtomicUsize = AtomicUsize::new(0);

@@ -111,8 +111,8 @@ fn compatibility_mode() -> Finding {
     }
 }
 
-/// What guests' processes are confined with.
-fn sandbox() -> [(&'static str, Finding); 4] {
+/// What guests' processes are confined with, and what catches their native code.
+fn sandbox() -> [(&'static str, Finding); 5] {
     let found = Facilities::find();
     let needed = |there: bool, what: &str, without: &str| match there {
         true => Finding::Good(what.to_owned()),
@@ -145,6 +145,14 @@ fn sandbox() -> [(&'static str, Finding); 4] {
                 found.user_dispatch,
                 "system calls of native guest code are exits",
                 "none (Linux 5.11 has it): guest code cannot run natively",
+            ),
+        ),
+        (
+            "RDTSC traps",
+            needed(
+                found.time_stamp_traps,
+                "reads of the time-stamp counter in native guest code are exits",
+                "none (PR_SET_TSC): guest code cannot run natively",
             ),
         ),
     ]

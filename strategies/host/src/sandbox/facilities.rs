@@ -12,6 +12,8 @@ pub struct Facilities {
     pub no_new_privileges: bool,
     /// Syscall user dispatch (Linux 5.11).
     pub user_dispatch: bool,
+    /// RDTSC can be made to trap (PR_SET_TSC).
+    pub time_stamp_traps: bool,
 }
 
 impl Facilities {
@@ -23,6 +25,7 @@ impl Facilities {
             landlock: landlock_version(),
             no_new_privileges: rustix::thread::no_new_privs().is_ok(),
             user_dispatch: has_user_dispatch(),
+            time_stamp_traps: has_time_stamp_traps(),
         }
     }
 }
@@ -56,4 +59,10 @@ fn has_user_dispatch() -> bool {
     const OFF: libc::c_ulong = 0;
     // SAFETY: switches off what a thread outside `CompatibilityMode` does not have on.
     unsafe { libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, OFF, 0, 0, 0) == 0 }
+}
+
+fn has_time_stamp_traps() -> bool {
+    let mut state: libc::c_int = 0;
+    // SAFETY: writes the present state to a live value.
+    unsafe { libc::prctl(libc::PR_GET_TSC, &raw mut state, 0, 0, 0) == 0 }
 }
