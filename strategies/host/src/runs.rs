@@ -12,6 +12,7 @@ pub const PAGE: u64 = 4096;
 pub struct Page {
     /// Its offset in the guest's memory file.
     pub offset: u64,
+    /// Whether it is mapped for writing.
     pub writable: bool,
     /// Whether the guest's user may touch it as it is mapped.
     pub user: bool,
@@ -38,6 +39,7 @@ pub struct Runs {
 }
 
 impl Runs {
+    /// Forgets all runs.
     pub fn clear(&mut self) {
         self.runs.clear();
     }
@@ -45,6 +47,11 @@ impl Runs {
     /// How many runs there are.
     pub fn len(&self) -> usize {
         self.runs.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
     }
 
     /// All runs, in ascending order, with the first page of each.
