@@ -182,13 +182,23 @@ impl Cache {
         if unit.key.mode != to.key.mode {
             return false;
         }
-        let (page, physical, host) = (to.key.eip / PAGE as u32, to.key.physical / PAGE, to.host);
+        let eip = to.key.eip;
+        let (page, physical, host) = (eip / PAGE as u32, to.key.physical / PAGE, to.host);
         if source_page != page && !self.cross(page, physical, incoming) {
+            self.look_up_instead(incoming, eip);
             return false;
         }
         self.units[target as usize].incoming.push(incoming);
         self.aim(site, host);
         true
+    }
+
+    /// Makes a jump's exit a lookup: it will never be linked.
+    fn look_up_instead(&mut self, incoming: Incoming, eip: u32) {
+        let mut emitter = Emitter::new(0);
+        emitter.constant(crate::emit::R8, eip);
+        emitter.jump_through(crate::emit::context(at::LOOKUP));
+        self.memory.patch(incoming.exit, &emitter.bytes);
     }
 
     fn cross(&mut self, page: u32, physical: u64, incoming: Incoming) -> bool {

@@ -128,8 +128,8 @@ impl Space {
         let (word, bit) = ((page / 64) as usize, 1 << (page % 64));
         if self.code[word] & bit == 0 {
             self.code[word] |= bit;
+            self.remember(m, linear);
         }
-        self.remember(m, linear);
     }
 
     /// Whether code was executed from the page of `linear`.
@@ -177,6 +177,7 @@ impl Space {
         if self.tables.len() > MOST_TABLES {
             self.views.iter_mut().try_for_each(View::clear)?;
             self.tables.clear();
+            self.code.fill(0);
             return Ok(Changes { code: true });
         }
         let mut changed = Vec::new();
