@@ -70,9 +70,10 @@ pub(crate) struct SoftTlb {
 }
 
 impl SoftTlb {
-    /// A tag that no address with this index matches.
+    /// A tag that no address with this index matches: not the next page's either, in which an access
+    /// that straddles two pages ends.
     fn never(index: usize) -> u32 {
-        (((index as u32 + 1) & 0xff) << 12).wrapping_neg()
+        (((index as u32 + 2) & 0xff) << 12).wrapping_neg()
     }
 
     pub(crate) fn clear(&mut self) {
