@@ -128,7 +128,8 @@ impl Space {
         let (word, bit) = ((page / 64) as usize, 1 << (page % 64));
         if self.code[word] & bit == 0 {
             self.code[word] |= bit;
-            self.remember(m, linear);
+            let page = u64::from(page) << 12;
+            self.remember(m, &(page..page + 0x1000));
         }
     }
 
@@ -148,7 +149,9 @@ impl Space {
         let view = &mut self.views[usize::from(m.cpu.cpl == 3)];
         let touch = view.touch(m, linear, write)?;
         if touch != Touch::Emulate {
-            self.remember(m, linear);
+            // Neighbours, too: their entries may have changed since the copy was made.
+            let mapped = view.mapped.clone();
+            self.remember(m, &mapped);
         }
         Ok(touch)
     }
@@ -198,31 +201,42 @@ impl Space {
         (first..=last).any(|page| self.code[(page / 64) as usize] & 1 << (page % 64) != 0)
     }
 
-    /// Remembers the page-table entries that `linear` was translated by, as they are now.
-    fn remember(&mut self, m: &Machine, linear: u32) {
+    /// Remembers the page-table entries that these pages were translated by, as they are now.
+    fn remember(&mut self, m: &Machine, pages: &Range<u64>) {
         if !self.key.is_paged() {
             return;
         }
-        let linear = u64::from(linear);
+        let reach = if self.key.is_pae() { TWO_MIB } else { FOUR_MIB };
+        let mut start = pages.start;
+        while start < pages.end {
+            let end = pages.end.min((start & !(reach - 1)) + reach);
+            self.remember_part(m, &(start..end));
+            start = end;
+        }
+    }
+
+    /// The same for pages that have their page table in common.
+    fn remember_part(&mut self, m: &Machine, pages: &Range<u64>) {
+        let linear = pages.start;
         if self.key.is_pae() {
             let pdpte = m.cpu.pdptes[(linear >> 30) as usize];
             let directory = pdpte & 0xf_ffff_f000;
-            self.remember_table(m, directory, linear & !((1 << 30) - 1), TWO_MIB, linear, 8);
+            self.remember_table(m, directory, linear & !((1 << 30) - 1), TWO_MIB, pages, 8);
             let entry = m.memory.read_u64(PhysicalAddress(directory + (linear >> 21 & 0x1ff) * 8));
             if entry & 0x80 != 0 {
                 return self.note_large(linear);
             }
             let table = entry & 0xf_ffff_f000;
-            return self.remember_table(m, table, linear & !(TWO_MIB - 1), 4096, linear, 8);
+            return self.remember_table(m, table, linear & !(TWO_MIB - 1), 4096, pages, 8);
         }
         let directory = u64::from(m.cpu.cr3 & !0xfff);
-        self.remember_table(m, directory, 0, FOUR_MIB, linear, 4);
+        self.remember_table(m, directory, 0, FOUR_MIB, pages, 4);
         let entry = u64::from(m.memory.read_u32(PhysicalAddress(directory + (linear >> 22) * 4)));
         if entry & 0x80 != 0 && self.key.cr4.contains(Cr4::PSE) {
             return self.note_large(linear);
         }
         let table = entry & 0xffff_f000;
-        self.remember_table(m, table, linear & !(FOUR_MIB - 1), 4096, linear, 4);
+        self.remember_table(m, table, linear & !(FOUR_MIB - 1), 4096, pages, 4);
     }
 
     fn note_large(&mut self, linear: u64) {
@@ -236,18 +250,19 @@ impl Space {
         physical: u64,
         linear: u64,
         reach: u64,
-        at: u64,
+        pages: &Range<u64>,
         size: usize,
     ) {
-        let entry = ((at - linear) / reach) as usize * size;
+        let index = |at: u64| ((at - linear) / reach) as usize * size;
+        let entries = index(pages.start)..index(pages.end - 1) + size;
         let known = self
             .tables
             .iter_mut()
             .rev()
             .find(|table| table.physical == physical && table.linear == linear && table.reach == reach);
         if let Some(table) = known {
-            let now = &mut table.copy[entry..entry + size];
-            m.memory.read(PhysicalAddress(physical + entry as u64), now);
+            let now = &mut table.copy[entries.clone()];
+            m.memory.read(PhysicalAddress(physical + entries.start as u64), now);
             return;
         }
         let mut copy = Box::new([0xff; PAGE]);

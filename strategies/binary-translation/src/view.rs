@@ -43,12 +43,14 @@ pub(crate) struct View {
     shown: Runs,
     /// Two bits for each page: whether it was ever shown, and whether as a writable one.
     seen: Vec<u64>,
+    /// What the last touch that mapped something mapped.
+    pub(crate) mapped: Range<u64>,
 }
 
 impl View {
     pub(crate) fn new() -> Result<View, Error> {
         let seen = vec![0; (WINDOW_BYTES / PAGE / 32) as usize];
-        Ok(View { window: AddressWindow::new()?, shown: Runs::default(), seen })
+        Ok(View { window: AddressWindow::new()?, shown: Runs::default(), seen, mapped: 0..0 })
     }
 
     /// The host address of linear address 0.
@@ -112,6 +114,7 @@ impl View {
         let before = self.shown.get(page);
         let run = self.run_around(m, page, found);
         let first = found.beyond(run.start.wrapping_sub(page));
+        self.mapped = run.clone();
         self.show(m, run, first)?;
         let again = match before {
             Some(before) => !before.writable && found.writable && self.was_seen(page, true),
