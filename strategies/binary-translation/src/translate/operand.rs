@@ -207,6 +207,9 @@ impl Translator<'_> {
 fn in_long_mode(i: &Instruction) -> Option<Instruction> {
     let mut host = *i;
     host.set_code(long_mode_code(i.code()));
+    // Ignored by the guest's CPU, but to the host's F3 BSF is TZCNT.
+    host.set_has_rep_prefix(false);
+    host.set_has_repne_prefix(false);
     if !host.code().op_code().mode64() {
         return None;
     }
