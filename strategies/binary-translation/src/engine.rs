@@ -94,7 +94,7 @@ fn failure(error: host::Error) -> Error {
 }
 
 impl Engine {
-    pub(crate) fn new() -> Result<Engine, Error> {
+    pub(crate) fn new(sites: Sites) -> Result<Engine, Error> {
         /// Far from the emulator's own numbers.
         static OWNERS: AtomicU64 = AtomicU64::new(1 << 62);
         let cache = Cache::new().map_err(failure)?;
@@ -106,7 +106,7 @@ impl Engine {
         Ok(Engine {
             cache,
             context,
-            sites: Sites::default(),
+            sites,
             spaces: Vec::new(),
             current: 0,
             machine: 0,

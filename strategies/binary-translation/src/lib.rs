@@ -28,6 +28,7 @@ pub use cache::Statistics;
 
 use engine::Engine;
 use machine::Machine;
+use sites::{Sites, Testing};
 use strategy::{Error, ExitCounts, Limit, Stop, Strategy, StrategyId, Support};
 
 /// VMware's strategy.
@@ -58,10 +59,37 @@ impl BinaryTranslation {
     /// # Errors
     /// When the host lacks something or gives no memory.
     pub fn new() -> Result<BinaryTranslation, Error> {
+        BinaryTranslation::with_sites(Sites::default())
+    }
+
+    /// For tests: a translator to which every memory access is guilty before it was tried, so that
+    /// all of them go through the software TLB.
+    ///
+    /// # Errors
+    /// As [`BinaryTranslation::new`].
+    #[doc(hidden)]
+    pub fn with_all_sites_guilty() -> Result<BinaryTranslation, Error> {
+        let testing = Testing { all_guilty: true, ..Testing::default() };
+        BinaryTranslation::with_sites(Sites::for_tests(testing))
+    }
+
+    /// For tests of what finds errors in strategies, lockstep runs among it: a translator that is
+    /// wrong in one instruction. ADC of two 32-bit registers (opcodes 0x11 and 0x13) leaves the
+    /// inverse of CF; its result and all else is right.
+    ///
+    /// # Errors
+    /// As [`BinaryTranslation::new`].
+    #[doc(hidden)]
+    pub fn with_planted_error() -> Result<BinaryTranslation, Error> {
+        let testing = Testing { planted_error: true, ..Testing::default() };
+        BinaryTranslation::with_sites(Sites::for_tests(testing))
+    }
+
+    fn with_sites(sites: Sites) -> Result<BinaryTranslation, Error> {
         if let Support::Missing(reason) = support() {
             return Err(Error::Unsupported { strategy: StrategyId::BinaryTranslation, reason });
         }
-        Ok(BinaryTranslation { engine: Engine::new()? })
+        Ok(BinaryTranslation { engine: Engine::new(sites)? })
     }
 
     /// What the code cache has done.

@@ -10,13 +10,33 @@ const PATIENCE: u32 = 2;
 /// Faults after which nothing but the emulator is left.
 const LAST_PATIENCE: u32 = 6;
 
+/// What tests ask of a translator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Testing {
+    /// Every access is guilty before it was tried.
+    pub(crate) all_guilty: bool,
+    /// One instruction is translated wrongly.
+    pub(crate) planted_error: bool,
+}
+
 /// What is known, by the physical address of the instruction.
 #[derive(Debug, Default)]
 pub(crate) struct Sites {
     faults: FxHashMap<u64, u32>,
+    testing: Testing,
 }
 
 impl Sites {
+    /// Nothing is known, and this is asked for.
+    pub(crate) fn for_tests(testing: Testing) -> Sites {
+        Sites { testing, ..Sites::default() }
+    }
+
+    /// Whether an error was asked for.
+    pub(crate) fn has_planted_error(&self) -> bool {
+        self.testing.planted_error
+    }
+
     /// Notes that an access faulted in vain: the window was not what it needed. True when it has
     /// just been found guilty, and its unit is to be translated anew.
     pub(crate) fn accuse(&mut self, physical: u64) -> bool {
@@ -32,15 +52,21 @@ impl Sites {
 
     /// Whether accesses go through the software TLB.
     pub(crate) fn is_soft(&self, physical: u64) -> bool {
-        self.faults.get(&physical).is_some_and(|&faults| faults >= PATIENCE)
+        self.testing.all_guilty
+            || self.faults.get(&physical).is_some_and(|&faults| faults >= PATIENCE)
     }
 
     /// Forgets about the instructions in a range: they were overwritten.
     pub(crate) fn forget(&mut self, physical: std::ops::Range<u64>) {
-        if !self.faults.is_empty() && physical.end - physical.start < 64 {
+        if self.faults.is_empty() {
+            return;
+        }
+        if physical.end - physical.start < 64 {
             for address in physical {
                 self.faults.remove(&address);
             }
+        } else {
+            self.faults.retain(|address, _| !physical.contains(address));
         }
     }
 }

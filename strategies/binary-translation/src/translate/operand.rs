@@ -9,7 +9,7 @@ use super::{Cold, Translator};
 use crate::class::long_mode_code;
 use crate::context::{Exit, SOFT_ENTRIES, at};
 use crate::emit::{Address, R8, R9, R10, R11, R12, R13, R14, RCX, Reg, context, guest};
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 impl Translator<'_> {
     /// Emits an instruction as itself; false if it cannot be, and then nothing was emitted.
@@ -23,7 +23,15 @@ impl Translator<'_> {
     /// The same without a look at divisors.
     pub(super) fn operands_plainly(&mut self, i: &Instruction) -> bool {
         let Some(mut host) = in_long_mode(i) else { return false };
-        let Some(number) = memory_operand(i) else { return self.encode(&host) };
+        let Some(number) = memory_operand(i) else {
+            let done = self.encode(&host);
+            if matches!(i.code(), Code::Adc_rm32_r32 | Code::Adc_r32_rm32)
+                && self.sites.has_planted_error()
+            {
+                self.e.raw(&[0xf5]); // cmc
+            }
+            return done;
+        };
         if i.mnemonic() == Mnemonic::Lea {
             return !has_short_address(i) && {
                 rename_address(&mut host);
