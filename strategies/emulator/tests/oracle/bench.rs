@@ -4,7 +4,7 @@ use crate::case::{Case, Code};
 use crate::emulated::{Emulated, Run};
 use crate::ending::{Ending, Event, difference};
 use crate::generator::{self, Mix};
-use crate::layout::{CODE, DATA, PAGE};
+use crate::layout::{CODE, DATA, Flavour, PAGE};
 use crate::native::Native;
 use crate::rules;
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
@@ -55,7 +55,7 @@ impl Bench {
     }
 
     pub(crate) fn case(&self, mix: Mix, seed: u64) -> Case {
-        generator::case(mix, seed, self.arena)
+        generator::case(&Flavour::ALL, mix, seed, self.arena)
     }
 
     pub(crate) fn run(&mut self, case: &Case) -> Verdict {

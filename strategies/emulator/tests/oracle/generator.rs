@@ -24,10 +24,10 @@ pub(crate) enum Mix {
     All,
 }
 
-/// Makes the case that belongs to `seed`, for an arena at `arena`.
-pub(crate) fn case(mix: Mix, seed: u64, arena: u32) -> Case {
+/// Makes the case that belongs to `seed`, for an arena at `arena`, with one of `flavours`.
+pub(crate) fn case(flavours: &[Flavour], mix: Mix, seed: u64, arena: u32) -> Case {
     let mut random = Random::new(seed);
-    let flavour = random.pick(&Flavour::ALL);
+    let flavour = random.pick(flavours);
     let mut generator = Generator {
         mix,
         flavour,

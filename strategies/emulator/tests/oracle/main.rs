@@ -17,7 +17,7 @@ mod rules;
 use bench::{Bench, Verdict};
 use generator::Mix;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
-use layout::{ARENA_DISTANCE, ARENAS};
+use layout::{ARENA_DISTANCE, ARENAS, Flavour};
 use std::collections::{BTreeMap, HashSet};
 
 /// Cases of each test.
@@ -154,7 +154,7 @@ fn random_code_reaches_the_instruction_set() {
     let mut missing: HashSet<Code> = Code::values().filter(comparable).collect();
     let all = missing.len();
     for seed in 0..CASES {
-        let case = generator::case(Mix::All, FIRST_SEED + seed, ARENAS.start);
+        let case = generator::case(&Flavour::ALL, Mix::All, FIRST_SEED + seed, ARENAS.start);
         for item in &case.items {
             let mut decoder = Decoder::new(case.flavour.bits(), &item.bytes, DecoderOptions::NONE);
             missing.remove(&decoder.decode().code());
