@@ -191,7 +191,11 @@ impl Bench {
             let _ = writeln!(text, "  {:08x}  {line:40} {bytes:02x?}", instruction.ip32());
         }
         let Twisted { case, scene } = twisted;
-        let _ = writeln!(text, "  seed {:#x} {:08x?} flags {:08x}", case.seed, case.registers, case.eflags);
+        let _ = writeln!(
+            text,
+            "  seed {:#x} {:08x?} flags {:08x}",
+            case.seed, case.registers, case.eflags
+        );
         let _ = writeln!(text, "  {scene:x?}");
         text
     }

@@ -9,9 +9,7 @@ use crate::layout::{CODE, DATA, DATA_BYTES, PAGE, STACK};
 use crate::scene::{ARENA, ARENA_PAGES, Extra};
 use crate::twist::Twisted;
 use machine::clock::ClockSource;
-use machine::cpu::{
-    CpuModel, Cr0, Cr4, Segment, SegmentRegister, TableRegister, access, register,
-};
+use machine::cpu::{CpuModel, Cr0, Cr4, Segment, SegmentRegister, TableRegister, access, register};
 use machine::{Cpu, Machine, MachineConfig, PhysicalAddress};
 
 // Physical addresses.
@@ -128,9 +126,10 @@ impl Guest {
         let vector = self.vector()?;
         let has_code = matches!(vector, 8 | 10..=14 | 17);
         let stack = self.machine.cpu.registers[register::ESP] + if has_code { 4 } else { 0 };
-        let at = stack.checked_sub(KERNEL).map(|at| KERNEL_PAGES + at).or_else(|| {
-            stack.checked_sub(ARENA).map(|at| ARENA_START + at)
-        })?;
+        let at = stack
+            .checked_sub(KERNEL)
+            .map(|at| KERNEL_PAGES + at)
+            .or_else(|| stack.checked_sub(ARENA).map(|at| ARENA_START + at))?;
         Some(self.machine.memory.read_u32(PhysicalAddress(at.into())))
     }
 
@@ -164,9 +163,7 @@ fn extra(kind: Extra, data: u16, ring: u8) -> Segment {
     match kind {
         Extra::Null => Segment::null(0),
         Extra::Flat => Segment::flat(data, false, ring),
-        Extra::Based => {
-            Segment::new(FS_BASED, BASE, u32::MAX, rights | access::GRANULARITY)
-        }
+        Extra::Based => Segment::new(FS_BASED, BASE, u32::MAX, rights | access::GRANULARITY),
         Extra::Limited => Segment::new(
             GS_LIMITED,
             BASE,

@@ -35,10 +35,7 @@ pub(crate) fn is_device_access(instruction: &Instruction) -> bool {
 /// is anybody's guess (Intel SDM volume 3, 6.5 says only that it can be executed again).
 pub(crate) fn stores_in_parts(instruction: &Instruction) -> bool {
     use Mnemonic as M;
-    matches!(
-        instruction.mnemonic(),
-        M::Pusha | M::Pushad | M::Sgdt | M::Sidt | M::Enter
-    )
+    matches!(instruction.mnemonic(), M::Pusha | M::Pushad | M::Sgdt | M::Sidt | M::Enter)
 }
 
 /// Whether it is a string instruction with a REP prefix.

@@ -120,9 +120,29 @@ impl Twister {
     /// An instruction with a memory operand relative to ESP.
     fn stack_operand(&mut self) -> Item {
         const OPCODES: [&[u8]; 24] = [
-            &[0x8b], &[0x89], &[0x01], &[0x03], &[0x29], &[0x39], &[0x85], &[0x87], &[0x88],
-            &[0x8a], &[0x66, 0x8b], &[0x66, 0x89], &[0xff], &[0x8f], &[0xf7], &[0x0f, 0xb6],
-            &[0x0f, 0xaf], &[0x0f, 0xb1], &[0x0f, 0xc1], &[0xd9], &[0xdd], &[0x8d], &[0xc1],
+            &[0x8b],
+            &[0x89],
+            &[0x01],
+            &[0x03],
+            &[0x29],
+            &[0x39],
+            &[0x85],
+            &[0x87],
+            &[0x88],
+            &[0x8a],
+            &[0x66, 0x8b],
+            &[0x66, 0x89],
+            &[0xff],
+            &[0x8f],
+            &[0xf7],
+            &[0x0f, 0xb6],
+            &[0x0f, 0xaf],
+            &[0x0f, 0xb1],
+            &[0x0f, 0xc1],
+            &[0xd9],
+            &[0xdd],
+            &[0x8d],
+            &[0xc1],
             &[0x0f, 0x6f],
         ];
         let mut bytes = Vec::new();
@@ -170,11 +190,21 @@ impl Twister {
                 // mov eax, selector; mov sreg, eax
                 let sreg = self.random.pick(&[0, 3, 4, 5, 4, 5]);
                 let [low, high] = selector.to_le_bytes();
-                vec![Item::new(vec![0xb8, low, high, 0, 0]), Item::new(vec![0x8e, 0xc0 | sreg << 3])]
+                vec![
+                    Item::new(vec![0xb8, low, high, 0, 0]),
+                    Item::new(vec![0x8e, 0xc0 | sreg << 3]),
+                ]
             }
             1 => {
-                let push = self.random.pick(&[&[0x06][..], &[0x16], &[0x1e], &[0x0f, 0xa0], &[0x0e]]);
-                let pop = self.random.pick(&[&[0x07][..], &[0x17], &[0x1f], &[0x0f, 0xa1], &[0x0f, 0xa9]]);
+                let push =
+                    self.random.pick(&[&[0x06][..], &[0x16], &[0x1e], &[0x0f, 0xa0], &[0x0e]]);
+                let pop = self.random.pick(&[
+                    &[0x07][..],
+                    &[0x17],
+                    &[0x1f],
+                    &[0x0f, 0xa1],
+                    &[0x0f, 0xa9],
+                ]);
                 vec![Item::new(push.to_vec()), Item::new(pop.to_vec())]
             }
             2 => vec![Item::new(vec![0x8c, 0xc0 | self.random.byte() & 0x2f])],
@@ -192,7 +222,11 @@ impl Twister {
             1 => [&[0x0f, 0x01][..], &modrm(1)].concat(),
             2 => [&[0x0f, 0x01][..], &modrm(4)].concat(),
             3 => [&[0x0f, 0x00][..], &modrm(self.random.byte() & 1)].concat(),
-            4 => vec![0x0f, self.random.pick(&[0, 0, 1]), 0xc0 | (self.random.pick(&[0, 1, 4])) << 3 | field],
+            4 => vec![
+                0x0f,
+                self.random.pick(&[0, 0, 1]),
+                0xc0 | (self.random.pick(&[0, 1, 4])) << 3 | field,
+            ],
             5 => vec![0x0f, 0xa2],
             6 => vec![self.random.pick(&[0xfa, 0xfb])],
             7 => vec![0x0f, self.random.pick(&[2, 3]), 0xc0 | self.random.byte() & 0x3f],
@@ -218,7 +252,12 @@ impl Twister {
         };
         // Their target is what follows: inserting them moves it along.
         match self.random.below(4) {
-            0 => vec![Item::new(vec![0x9c]), Item::new(vec![0x0e]), linked(0x68, 5), Item::new(vec![0xcf])],
+            0 => vec![
+                Item::new(vec![0x9c]),
+                Item::new(vec![0x0e]),
+                linked(0x68, 5),
+                Item::new(vec![0xcf]),
+            ],
             1 => vec![Item::new(vec![0x0e]), linked(0x68, 5), Item::new(vec![0xcb])],
             2 => vec![linked(0xea, 7)],
             _ => vec![linked(0x9a, 7)],
@@ -259,18 +298,27 @@ impl Twister {
             return;
         }
         let first = 1 + self.random.below(self.items.len() as u32 - 1) as usize;
-        let ret = self.random.pick(&[&[0xc3][..], &[0xc3], &[0xc2, 4, 0], &[0xc2, 0xfc, 0xff], &[0x66, 0xc3]]);
+        let ret = self.random.pick(&[
+            &[0xc3][..],
+            &[0xc3],
+            &[0xc2, 4, 0],
+            &[0xc2, 0xfc, 0xff],
+            &[0x66, 0xc3],
+        ]);
         self.items.push(Item::new(ret.to_vec()));
         let end = if self.scene.ring0 { INT3 } else { crate::layout::HLT };
         self.insert(first, Item::new(vec![end]));
         let mut function = first + 1;
         for _ in 0..1 + self.random.below(3) {
             let at = self.random.below(first as u32) as usize;
-            self.insert(at, Item {
-                bytes: vec![0xe8, 0, 0, 0, 0],
-                link: Some(Link { at: 1, size: 4, relative: true, target: function }),
-                dropped: false,
-            });
+            self.insert(
+                at,
+                Item {
+                    bytes: vec![0xe8, 0, 0, 0, 0],
+                    link: Some(Link { at: 1, size: 4, relative: true, target: function }),
+                    dropped: false,
+                },
+            );
             function += 1;
         }
     }
