@@ -10,7 +10,7 @@ use super::{Cold, Next, OPTIONS, PlaceKind, Request, Translator};
 use crate::class::{self, Class};
 use crate::context::at;
 use crate::emit::{Address, R8, R12, R14, RCX, context};
-use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
+use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 /// Instructions that are looked at to see whether a unit jumps to its own start.
 const LOOK_AHEAD: usize = 24;
@@ -53,40 +53,6 @@ pub(super) fn shape(request: &Request<'_>) -> Shape {
         }
     }
     shape
-}
-
-/// Whether all arithmetic flags are replaced by the code at `at` before anything could see them:
-/// another instruction, or the handler of a fault.
-fn flags_die(request: &Request<'_>, at: usize) -> bool {
-    let Some(code) = request.code.get(at..) else { return false };
-    let mut decoder = Decoder::with_ip(32, code, 0, OPTIONS);
-    let mut alive = RflagsBits::OF
-        | RflagsBits::SF
-        | RflagsBits::ZF
-        | RflagsBits::AF
-        | RflagsBits::CF
-        | RflagsBits::PF;
-    for _ in 0..4 {
-        if !decoder.can_decode() {
-            return false;
-        }
-        let i = decoder.decode();
-        let registers_only =
-            (0..i.op_count()).all(|n| i.op_kind(n) != OpKind::Memory) || i.mnemonic() == Mnemonic::Lea;
-        let harmless = class::of(&i) == Class::Plain
-            && registers_only
-            && !matches!(i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv)
-            && (0..i.op_count()).all(|n| i.op_kind(n) != OpKind::Register || i.op_register(n).is_gpr());
-        if i.is_invalid() || !harmless || i.rflags_read() & alive != 0 {
-            return false;
-        }
-        // A shift by a count that may be zero leaves them; iced-x86 says "undefined" then.
-        alive &= !(i.rflags_written() | i.rflags_cleared() | i.rflags_set());
-        if alive == 0 {
-            return true;
-        }
-    }
-    false
 }
 
 impl Translator<'_> {
@@ -226,13 +192,7 @@ impl Translator<'_> {
     fn return_site(&mut self, eip: u32) {
         self.returns.push(self.e.offset() as u32);
         self.fpu_ready = false;
-        if flags_die(&self.request, eip.wrapping_sub(self.request.eip) as usize) {
-            self.e.raw(&[0x41, 0x81, 0xf8]); // cmp r8d, eip
-            self.e.raw(&eip.to_le_bytes());
-            let hole = self.e.jump_if(5);
-            self.cold.push(Cold::Lookup { hole });
-            return;
-        }
+        // Without the flags, even if they die here: R8 may be another place, where they do not.
         self.e.copy64(R12, RCX);
         self.e.lea(RCX, Address::new(R8, eip.wrapping_neg() as i32));
         self.e.unless_zero(|e| e.jump_through(context(at::LOOKUP)));
