@@ -24,7 +24,7 @@ const MOST_BYTES: usize = 12;
 pub(crate) struct Bench {
     emulated: Guest,
     emulator: Emulator,
-    translated: [(&'static str, Guest, BinaryTranslation); 2],
+    translated: Vec<(&'static str, Guest, BinaryTranslation)>,
 }
 
 /// What a case showed.
@@ -53,16 +53,20 @@ impl Difference {
 }
 
 impl Bench {
+    /// Both ways in which translated code accesses memory.
     pub(crate) fn new() -> Bench {
         let innocent = BinaryTranslation::new().expect("a translator");
         let guilty = BinaryTranslation::with_all_sites_guilty().expect("a translator");
+        Bench::of(vec![("translated", innocent), ("translated, all guilty", guilty)])
+    }
+
+    /// These translators against the reference.
+    pub(crate) fn of(translators: Vec<(&'static str, BinaryTranslation)>) -> Bench {
+        let side = |(name, translator)| (name, Guest::new(), translator);
         Bench {
             emulated: Guest::new(),
             emulator: Emulator::new(),
-            translated: [
-                ("translated", Guest::new(), innocent),
-                ("translated, all guilty", Guest::new(), guilty),
-            ],
+            translated: translators.into_iter().map(side).collect(),
         }
     }
 

@@ -167,7 +167,7 @@ fn extra(kind: Extra, data: u16, ring: u8) -> Segment {
         Extra::Limited => Segment::new(
             GS_LIMITED,
             BASE,
-            ARENA + DATA + DATA_BYTES - 0x800 | 0xfff,
+            (ARENA + DATA + DATA_BYTES - 0x800) | 0xfff,
             rights | access::GRANULARITY,
         ),
     }
@@ -220,7 +220,7 @@ fn descriptors() -> [u64; 8] {
         0,
         0x00cf_9b00_0000_ffff,
         0x00cf_9300_0000_ffff,
-        0x0000_8b00_0000_0067 | u64::from(KERNEL + TSS & 0xff_ffff) << 16 | 0x6b << 56,
+        0x0000_8b00_0000_0067 | u64::from((KERNEL + TSS) & 0xff_ffff) << 16 | 0x6b << 56,
         0x00cf_fb00_0000_ffff,
         0x00cf_f300_0000_ffff,
         0x00cf_f300_0000_ffff | base,

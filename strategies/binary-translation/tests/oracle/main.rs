@@ -25,6 +25,7 @@ mod rules;
 mod scene;
 mod twist;
 
+use binary_translation::BinaryTranslation;
 use compare::{Bench, Verdict};
 use std::collections::BTreeMap;
 
@@ -111,10 +112,36 @@ fn compare(seeds: impl Iterator<Item = u64>, show: bool) -> Findings {
     findings
 }
 
+fn is_supported() -> bool {
+    let support = binary_translation::support();
+    let full = support == strategy::Support::Full;
+    if !full {
+        println!("not compared: {support:?}");
+    }
+    full
+}
+
+/// What compares would be worth nothing if it did not see a wrong flag.
+#[test]
+fn a_planted_error_is_found() {
+    if !is_supported() {
+        return;
+    }
+    let translator = BinaryTranslation::with_planted_error().expect("a translator");
+    let mut bench = Bench::of(vec![("with an error", translator)]);
+    let found = (FIRST_SEED..FIRST_SEED + CASES).find_map(|seed| {
+        let mut case = twist::case(seed);
+        let Verdict::Different(mut found) = bench.run(&case) else { return None };
+        bench.shrink(&mut case, &mut found);
+        Some(bench.class(&case, &found))
+    });
+    let found = found.expect("a difference");
+    assert!(found.contains("Adc_r32_rm32") || found.contains("Adc_rm32_r32"), "{found}");
+}
+
 #[test]
 fn random_code_ends_under_the_translator_as_under_interpretation() {
-    if binary_translation::support() != strategy::Support::Full {
-        println!("not compared: {:?}", binary_translation::support());
+    if !is_supported() {
         return;
     }
     let first = number_from("RINGSIDE_TRANSLATOR_SEED", FIRST_SEED);

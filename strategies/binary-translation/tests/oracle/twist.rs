@@ -308,18 +308,12 @@ impl Twister {
         self.items.push(Item::new(ret.to_vec()));
         let end = if self.scene.ring0 { INT3 } else { crate::layout::HLT };
         self.insert(first, Item::new(vec![end]));
-        let mut function = first + 1;
-        for _ in 0..1 + self.random.below(3) {
+        for calls in 0..1 + self.random.below(3) as usize {
             let at = self.random.below(first as u32) as usize;
-            self.insert(
-                at,
-                Item {
-                    bytes: vec![0xe8, 0, 0, 0, 0],
-                    link: Some(Link { at: 1, size: 4, relative: true, target: function }),
-                    dropped: false,
-                },
-            );
-            function += 1;
+            let target = first + 1 + calls;
+            let link = Link { at: 1, size: 4, relative: true, target };
+            let call = Item { bytes: vec![0xe8, 0, 0, 0, 0], link: Some(link), dropped: false };
+            self.insert(at, call);
         }
     }
 
