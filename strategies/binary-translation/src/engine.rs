@@ -598,7 +598,7 @@ impl Engine {
             let pages = space.invalidate(address.0).map_err(failure)?;
             for page in pages.step_by(0x1000) {
                 self.context.soft.iter_mut().for_each(|soft| soft.clear_page(page as u32));
-                if self.spaces[self.current].has_code(page as u32) {
+                if self.spaces[self.current].take_code(page as u32) {
                     self.spaces[self.current].end_epochs();
                     self.cache.uncross((page >> 12) as u32);
                 }

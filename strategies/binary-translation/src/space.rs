@@ -133,10 +133,13 @@ impl Space {
         }
     }
 
-    /// Whether code was executed from the page of `linear`.
-    pub(crate) fn has_code(&self, linear: u32) -> bool {
+    /// Whether code was executed from the page of `linear`; the next that is will be noted anew.
+    pub(crate) fn take_code(&mut self, linear: u32) -> bool {
         let page = linear >> 12;
-        self.code[(page / 64) as usize] & 1 << (page % 64) != 0
+        let (word, bit) = ((page / 64) as usize, 1 << (page % 64));
+        let was_set = self.code[word] & bit != 0;
+        self.code[word] &= !bit;
+        was_set
     }
 
     /// Handles a fault in a window.
@@ -190,15 +193,15 @@ impl Space {
         }
         let mut changes = Changes::default();
         for range in changed {
-            changes.code |= self.code_in(&range);
+            changes.code |= self.take_code_in(&range);
             self.views.iter_mut().try_for_each(|view| view.hide(range.clone()))?;
         }
         Ok(changes)
     }
 
-    fn code_in(&self, range: &Range<u64>) -> bool {
-        let (first, last) = (range.start >> 12, (range.end - 1) >> 12);
-        (first..=last).any(|page| self.code[(page / 64) as usize] & 1 << (page % 64) != 0)
+    fn take_code_in(&mut self, range: &Range<u64>) -> bool {
+        let pages = range.clone().step_by(PAGE);
+        pages.fold(false, |any, page| self.take_code(page as u32) || any)
     }
 
     /// Remembers the page-table entries that these pages were translated by, as they are now.
