@@ -6,7 +6,7 @@ use crate::segments::ShadowSegments;
 use crate::shadow::{Shadow, Touch};
 use crate::watch::{self, Before, Divergence};
 use crate::world;
-use emulator::{Emulator, Outcome};
+use emulator::{Emulator, Outcome, Stepper};
 use host::compatibility::CompatibilityMode;
 use machine::Machine;
 use machine::cpu::{Cr0, Dr6, Eflags, InterruptShadow};
@@ -31,6 +31,7 @@ pub struct Engine {
     shadow: Option<Shadow>,
     segments: ShadowSegments,
     emulator: Emulator,
+    stepper: Stepper,
     /// Whether the emulator may hold decoded code.
     decoded: bool,
     exits: ExitCounts,
@@ -61,6 +62,7 @@ impl Engine {
             shadow: None,
             segments: ShadowSegments::default(),
             emulator: Emulator::new(),
+            stepper: Stepper::new(),
             decoded: false,
             exits: ExitCounts::default(),
         }
@@ -324,10 +326,10 @@ impl Engine {
     /// Lets the emulator execute one instruction.
     fn step(&mut self, m: &mut Machine) -> Outcome {
         let before = m.counters;
-        let mut outcome = emulator::step(m);
+        let mut outcome = self.stepper.step(m);
         if outcome == Outcome::Continue && m.cpu.interrupt_shadow != InterruptShadow::None {
             // The one instruction after STI or a load of SS.
-            outcome = emulator::step(m);
+            outcome = self.stepper.step(m);
         }
         if !ExitCounts::have_kind(&before, &m.counters) {
             self.exits.count(ExitKind::Emulation);
@@ -344,7 +346,7 @@ impl Engine {
             let left = stint.limit.instructions.map_or(u64::MAX, |count| count - stint.spent);
             self.emulator.run(m, left.min(EMULATED_SLICE))
         } else {
-            emulator::step(m)
+            self.stepper.step(m)
         };
         self.exits.count(ExitKind::Emulation);
         stint.spent = stint.spent.saturating_add(m.counters.instructions - before);

@@ -11,7 +11,6 @@
 mod engine;
 mod exit;
 mod peek;
-mod runs;
 mod segments;
 mod shadow;
 mod straddle;

@@ -5,7 +5,7 @@
 //! but reports the first page alone when neither is shown. Whether that page may be marked then
 //! depends on how long the access is, which the instruction tells.
 
-use crate::runs::PAGE;
+use host::runs::PAGE;
 use iced_x86::OpKind;
 use machine::cpu::Cr0;
 use machine::{LinearAddress, Machine};
