@@ -90,6 +90,12 @@ pub struct RunArguments {
     /// What the command line changes in it.
     #[command(flatten)]
     pub options: VmOptions,
+    /// Show the guest's text screen instead of its serial port, and type on its keyboard
+    #[arg(long)]
+    pub screen: bool,
+    /// Write the text screen as it is in the end to this PNG file
+    #[arg(long, value_name = "FILE")]
+    pub screenshot: Option<PathBuf>,
     /// Let the guest's process keep all rights, for debugging: a hostile guest may then do whatever
     /// you may
     #[arg(long)]

@@ -3,6 +3,7 @@
 //! The guest runs in a process of its own (`vm_worker`); this one holds the terminal, so that it
 //! is restored even when a guest takes its monitor down.
 
+mod screen;
 mod terminal;
 mod vm_worker;
 
@@ -15,8 +16,10 @@ use crate::worker::obituary;
 use crate::{interrupt, strategies};
 use anyhow::Context;
 use host::sandbox::record::CrashRecord;
+use screen::Screen;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use strategy::Support;
@@ -25,7 +28,7 @@ use vm_worker::VmEnd;
 
 /// Behind the options in `ringside run --help`.
 pub const HELP: &str = "\
-The serial port is on the terminal; leave with Ctrl-] or Ctrl-A x.
+The serial port, or the screen, is on the terminal; leave with Ctrl-] or Ctrl-A x.
 
 Exit status: 2v+1 when the guest writes v to port 0xF4, as with QEMU's isa-debug-exit; 0 when the
 guest switches itself off or the user leaves; 2 when something is wrong with the description or an
@@ -65,9 +68,17 @@ pub fn main(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     let plan = folder.path().join("vm.toml");
     let report = folder.path().join("end.toml");
     let record = folder.path().join("crash");
+    let frames = folder.path().join("frames");
     std::fs::write(&plan, toml::to_string(&vm)?)?;
     let mut command = Command::new("/proc/self/exe");
     command.arg("vm-worker").arg(&plan).arg(&report).arg(&record).stdin(Stdio::piped());
+    if arguments.screen || arguments.screenshot.is_some() {
+        File::create(&frames)?;
+        command.arg("--frames").arg(&frames);
+    }
+    if arguments.screen {
+        command.arg("--keyboard");
+    }
     // A panic that looked for its lines in the program's file would end as a forbidden call.
     command.env("RUST_BACKTRACE", "0");
     if arguments.no_sandbox {
@@ -83,8 +94,20 @@ pub fn main(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     }
     let left = Stop::default();
     forward_input(child.stdin.take(), raw.is_some(), left.clone());
-    let outcome = wait(&mut child, vm.timeout, &left, &stop)?;
+    let mut screen = arguments.screen.then(|| Screen::open(&frames)).transpose()?;
+    let glance = || {
+        if let Some(screen) = &mut screen {
+            screen.refresh();
+        }
+    };
+    let outcome = wait(&mut child, vm.timeout, (&left, &stop), glance)?;
+    drop(screen);
     drop(raw);
+    if let Some(path) = &arguments.screenshot
+        && std::fs::metadata(&frames)?.len() > 0
+    {
+        save_screen(&frames, path)?;
+    }
     match outcome {
         Outcome::Left => Ok(ExitCode::SUCCESS),
         Outcome::Interrupted => Ok(ExitCode::from(interrupt::STATUS)),
@@ -104,6 +127,11 @@ pub fn main(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     }
 }
 
+fn save_screen(frames: &Path, path: &Path) -> anyhow::Result<()> {
+    screen::save(frames, path)
+        .with_context(|| format!("the screen cannot be written to {}", path.display()))
+}
+
 fn vm_name(vm: &Vm) -> String {
     let path = vm.kernel.as_ref().or(vm.rom.as_ref());
     let name = path.and_then(|path| path.file_name()).unwrap_or_default();
@@ -121,8 +149,8 @@ enum Outcome {
 fn wait(
     child: &mut Child,
     timeout: Option<Duration>,
-    left: &Stop,
-    stop: &Stop,
+    (left, stop): (&Stop, &Stop),
+    mut glance: impl FnMut(),
 ) -> std::io::Result<Outcome> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout + GRACE));
     let outcome = loop {
@@ -138,6 +166,7 @@ fn wait(
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             break Outcome::TimedOut;
         }
+        glance();
         std::thread::sleep(GLANCE);
     };
     child.kill()?;

@@ -2,6 +2,7 @@
 //! from its standard input, serial output goes to its standard output, and how the guest ended goes
 //! into a file.
 
+use super::screen::{FRAME_TIME, frame, keys};
 use crate::config::{Vm, split_module};
 use crate::strategies;
 use anyhow::Context;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -33,6 +35,12 @@ pub struct WorkerArguments {
     report: PathBuf,
     /// The file for the crash record
     record: PathBuf,
+    /// Where it is written, some times a second, what the screen shows
+    #[arg(long)]
+    frames: Option<PathBuf>,
+    /// The standard input goes to the keyboard; the serial port is left open
+    #[arg(long)]
+    keyboard: bool,
     /// Keep all rights
     #[arg(long)]
     no_sandbox: bool,
@@ -70,9 +78,9 @@ pub fn main(arguments: &WorkerArguments) -> anyhow::Result<ExitCode> {
     let record =
         File::options().read(true).write(true).create(true).truncate(true).open(&arguments.record);
     CrashRecord::keep_in(&record?).context("the crash record cannot be kept")?;
-    let end = match Guest::new(&vm) {
+    let end = match Guest::new(&vm, arguments) {
         Ok(guest) => {
-            let end = guest.confine_and_run(&vm, arguments.no_sandbox);
+            let end = guest.confine_and_run(&vm, arguments);
             end.unwrap_or_else(|error| VmEnd::Failed(format!("{error:#}")))
         }
         Err(error) => VmEnd::Setup(format!("{error:#}")),
@@ -97,10 +105,12 @@ fn file_bound(vm: &Vm) -> anyhow::Result<Option<u64>> {
 struct Guest {
     machine: Machine,
     source: BootSource,
+    /// Where the screen goes, and what it last was.
+    frames: Option<(File, [u8; frame::SIZE])>,
 }
 
 impl Guest {
-    fn new(vm: &Vm) -> anyhow::Result<Guest> {
+    fn new(vm: &Vm, arguments: &WorkerArguments) -> anyhow::Result<Guest> {
         let source = source(vm)?;
         let rom = if vm.rom.is_some() { source.kernel.bytes.clone() } else { Vec::new() };
         if let Some(path) = &vm.rom {
@@ -116,21 +126,25 @@ impl Guest {
         };
         let mut machine = Machine::new(&config)?;
         let devices = &mut machine.bus.devices;
-        devices.serial.set_output(Box::new(std::io::stdout()));
+        if !arguments.keyboard {
+            devices.serial.set_output(Box::new(std::io::stdout()));
+        }
         if vm.debug_console {
             devices.debug_console.set_output(Box::new(std::io::stderr()));
         }
         machine::boot::load(&mut machine, &source)?;
-        Ok(Guest { machine, source })
+        let frames = arguments.frames.as_ref().map(|path| File::options().write(true).open(path));
+        let frames = frames.transpose()?.map(|file| (file, [0; frame::SIZE]));
+        Ok(Guest { machine, source, frames })
     }
 
     /// Gives up what the guest's process does not need any more, and runs the guest.
-    fn confine_and_run(self, vm: &Vm, no_sandbox: bool) -> anyhow::Result<VmEnd> {
+    fn confine_and_run(self, vm: &Vm, arguments: &WorkerArguments) -> anyhow::Result<VmEnd> {
         let strategy = strategies::make(vm.strategy)?;
         let policy = Policy { file_bytes: file_bound(vm)?, ..strategies::policy(vm.strategy) };
-        let prepared = (!no_sandbox).then(|| strategies::confine(&policy)).transpose()?;
+        let prepared = (!arguments.no_sandbox).then(|| strategies::confine(&policy)).transpose()?;
         // Between the two steps: it has the rights that are left, and later no thread can be made.
-        forward_input(self.machine.bus.devices.input().clone());
+        forward_input(self.machine.bus.devices.input().clone(), arguments.keyboard);
         if let Some(prepared) = prepared {
             let applied = prepared.seal()?;
             tracing::debug!(target: "sandbox", "{applied}");
@@ -138,12 +152,29 @@ impl Guest {
         self.run(vm, strategy)
     }
 
+    /// Shows the screen to the process that waits for us, if it has changed.
+    fn write_frame(&mut self) -> std::io::Result<()> {
+        let Some((file, last)) = &mut self.frames else { return Ok(()) };
+        let now = frame::encode(&self.machine.bus.devices.vga.text_screen());
+        if now != *last {
+            file.write_all_at(&now, 0)?;
+            *last = now;
+        }
+        Ok(())
+    }
+
     /// Runs the guest to its end, through resets.
     fn run(mut self, vm: &Vm, mut strategy: Box<dyn Strategy>) -> anyhow::Result<VmEnd> {
         let deadline = vm.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let limit = Limit { instructions: None, deadline };
         loop {
+            // The screen is looked at between two runs.
+            let next_frame = self.frames.as_ref().map(|_| Instant::now() + FRAME_TIME);
+            let limit = Limit { instructions: None, deadline: earlier(deadline, next_frame) };
             let stop = strategy.run(&mut self.machine, &limit)?;
+            self.write_frame()?;
+            if stop == Stop::Limit && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+                continue;
+            }
             tracing::debug!(target: "run", "{stop} at {}", place(&self.machine.cpu));
             match stop {
                 Stop::Reset if vm.reboot => {
@@ -160,6 +191,11 @@ impl Guest {
             }
         }
     }
+}
+
+/// The earlier of two moments, where there are any.
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 /// Where a CPU is, for messages.
@@ -189,24 +225,32 @@ fn source(vm: &Vm) -> anyhow::Result<BootSource> {
     })
 }
 
-/// Passes the standard input to the serial port, in a thread that ends with the process. When this
+/// Passes the standard input to the serial port or the keyboard, in a thread that ends with the process. When this
 /// returns, the thread has begun, and with that made the system calls that are its library's.
-fn forward_input(input: HostInput) {
+fn forward_input(input: HostInput, keyboard: bool) {
     let (begin, begun) = mpsc::channel();
     std::thread::spawn(move || {
         // The receiver waits for this, so it is there.
         let _ = begin.send(());
         let mut part = [0; 1024];
         while let Ok(length @ 1..) = std::io::stdin().read(&mut part) {
-            let mut rest = &part[..length];
-            while !rest.is_empty() {
-                rest = &rest[input.send_serial(rest)..];
-                if !rest.is_empty() {
-                    std::thread::sleep(RETRY);
-                }
+            if keyboard {
+                send_all(&keys::strokes(&part[..length]), |events| input.send_keys(events));
+            } else {
+                send_all(&part[..length], |bytes| input.send_serial(bytes));
             }
         }
     });
     // An error means that the thread has ended already: nothing to wait for.
     let _ = begun.recv();
+}
+
+/// Sends all items through a port that may take only some at a time.
+fn send_all<T>(mut rest: &[T], send: impl Fn(&[T]) -> usize) {
+    while !rest.is_empty() {
+        rest = &rest[send(rest)..];
+        if !rest.is_empty() {
+            std::thread::sleep(RETRY);
+        }
+    }
 }

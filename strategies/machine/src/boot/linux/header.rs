@@ -106,7 +106,11 @@ impl<'a> Header<'a> {
             0..0x204 => 1,
             // Files were not filled up to a paragraph before the checksum of 2.08.
             0x204..0x208 => self.paragraphs(image)?.saturating_sub(PARAGRAPH - 1),
-            _ => self.paragraphs(image)?,
+            // Nor is memtest86+, which has no checksum.
+            _ => match self.paragraphs(image)? {
+                paragraphs if self.payload + paragraphs < image.size() + PARAGRAPH => 1,
+                paragraphs => paragraphs,
+            },
         };
         image.slice(what, self.payload, least.max(1))?;
         image.slice(what, self.payload, image.size() - self.payload)
