@@ -30,7 +30,8 @@ fn map(length: usize, protection: libc::c_int) -> Result<NonNull<u8>, Error> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping at an address of the kernel's choice.
     let at = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0) };
-    let failed = || Error::Host { what: "map a code cache", source: std::io::Error::last_os_error() };
+    let failed =
+        || Error::Host { what: "map a code cache", source: std::io::Error::last_os_error() };
     if at == libc::MAP_FAILED { Err(failed()) } else { NonNull::new(at.cast()).ok_or_else(failed) }
 }
 

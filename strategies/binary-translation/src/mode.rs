@@ -23,9 +23,7 @@ impl Mode {
         let careful = Eflags::TF | Eflags::VM | Eflags::VIF | Eflags::VIP;
         let plain = cpu.cr0.contains(Cr0::PE)
             && !cpu.flags.contains(careful)
-            && !(cpu.cpl == 3
-                && cpu.cr0.contains(Cr0::AM)
-                && cpu.flags.contains(Eflags::AC))
+            && !(cpu.cpl == 3 && cpu.cr0.contains(Cr0::AM) && cpu.flags.contains(Eflags::AC))
             && cpu.interrupt_shadow == InterruptShadow::None
             && cpu.pending_debug == 0
             && cpu.debug[7] & Dr7::ENABLED == 0;

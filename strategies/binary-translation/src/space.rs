@@ -258,11 +258,9 @@ impl Space {
     ) {
         let index = |at: u64| ((at - linear) / reach) as usize * size;
         let entries = index(pages.start)..index(pages.end - 1) + size;
-        let known = self
-            .tables
-            .iter_mut()
-            .rev()
-            .find(|table| table.physical == physical && table.linear == linear && table.reach == reach);
+        let known = self.tables.iter_mut().rev().find(|table| {
+            table.physical == physical && table.linear == linear && table.reach == reach
+        });
         if let Some(table) = known {
             let now = &mut table.copy[entries.clone()];
             m.memory.read(PhysicalAddress(physical + entries.start as u64), now);

@@ -10,9 +10,9 @@
 //! Guest kernel and guest user share the one window. Pages that the user must not touch are made
 //! inaccessible while the guest is at CPL 3, in runs of neighbours.
 
-use host::runs::{PAGE, Page, Runs, joined};
 use crate::straddle;
 use host::low_memory::Protection;
+use host::runs::{PAGE, Page, Runs, joined};
 use host::window::LowWindow;
 use machine::cpu::Cr0;
 use machine::memory::PageKind;

@@ -11,8 +11,8 @@ use crate::lower::Flow;
 use crate::mode;
 use crate::op::Op;
 use crate::run;
-use machine::{LinearAddress, Machine};
 use machine::cpu::SegmentRegister;
+use machine::{LinearAddress, Machine};
 
 /// Decoded instructions that are kept.
 const ENTRIES: usize = 1024;

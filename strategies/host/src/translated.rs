@@ -81,11 +81,8 @@ impl TranslatedCode {
     pub unsafe fn new(region: Region) -> Result<TranslatedCode, Error> {
         install()?;
         let mut stack = vec![0; STACK_BYTES];
-        let new = libc::stack_t {
-            ss_sp: stack.as_mut_ptr().cast(),
-            ss_flags: 0,
-            ss_size: stack.len(),
-        };
+        let new =
+            libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
         let mut earlier_stack = MaybeUninit::<libc::stack_t>::uninit();
         // SAFETY: the stack lives as long as the value; the call fills in the earlier one.
         let earlier_stack = unsafe {

@@ -199,7 +199,8 @@ impl Translator<'_> {
     }
 
     fn ret(&mut self, i: &Instruction) -> Option<Next> {
-        if i.stack_pointer_increment() < 4 || i.code() == iced_x86::Code::Retnw_imm16
+        if i.stack_pointer_increment() < 4
+            || i.code() == iced_x86::Code::Retnw_imm16
             || i.code() == iced_x86::Code::Retnw
         {
             return None;
@@ -250,8 +251,6 @@ impl Translator<'_> {
 
 fn uses_cx(i: &Instruction) -> bool {
     use iced_x86::Code::*;
-    matches!(
-        i.code(),
-        Loop_rel8_32_CX | Loope_rel8_32_CX | Loopne_rel8_32_CX | Jcxz_rel8_32
-    ) || i.op0_register() == Register::CX
+    matches!(i.code(), Loop_rel8_32_CX | Loope_rel8_32_CX | Loopne_rel8_32_CX | Jcxz_rel8_32)
+        || i.op0_register() == Register::CX
 }

@@ -301,6 +301,3 @@ impl Translator<'_> {
         crate::emit::guest(register.full_register32().number() as u8)
     }
 }
-
-
-

@@ -180,7 +180,13 @@ impl Translator<'_> {
         let mut hole = 0;
         self.e.unless_zero(|e| hole = e.jump());
         self.e.load64(R9, Address::indexed(R13, R9, 8, at::soft_addends(user)));
-        self.cold.push(Cold::Step { hole, eip: i.ip32(), next: i.next_ip32(), back: None, exit: Exit::Miss });
+        self.cold.push(Cold::Step {
+            hole,
+            eip: i.ip32(),
+            next: i.next_ip32(),
+            back: None,
+            exit: Exit::Miss,
+        });
         Address::indexed(R9, R8, 1, 0)
     }
 
@@ -225,10 +231,8 @@ fn in_long_mode(i: &Instruction) -> Option<Instruction> {
         match i.op_kind(number) {
             OpKind::Register => {
                 let register = i.op_register(number);
-                let known = register.is_gpr()
-                    || register.is_st()
-                    || register.is_mm()
-                    || register.is_xmm();
+                let known =
+                    register.is_gpr() || register.is_st() || register.is_mm() || register.is_xmm();
                 if !known {
                     return None;
                 }

@@ -9,12 +9,8 @@ use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use machine::cpu::Eflags;
 
 /// Flags whose change by POPF is the emulator's business.
-const CAREFUL: u32 = Eflags::TF
-    .union(Eflags::IOPL)
-    .union(Eflags::NT)
-    .union(Eflags::AC)
-    .union(Eflags::ID)
-    .bits();
+const CAREFUL: u32 =
+    Eflags::TF.union(Eflags::IOPL).union(Eflags::NT).union(Eflags::AC).union(Eflags::ID).bits();
 
 /// Whether nothing behind the instruction is executed next, or not in this mode.
 pub(super) fn ends_unit(i: &Instruction) -> bool {
@@ -169,7 +165,13 @@ impl Translator<'_> {
     }
 
     pub(super) fn step_from(&mut self, i: &Instruction, hole: usize) {
-        self.cold.push(Cold::Step { hole, eip: i.ip32(), next: i.next_ip32(), back: None, exit: Exit::Step });
+        self.cold.push(Cold::Step {
+            hole,
+            eip: i.ip32(),
+            next: i.next_ip32(),
+            back: None,
+            exit: Exit::Step,
+        });
     }
 
     fn read_control(&mut self, i: &Instruction) -> bool {
@@ -272,7 +274,11 @@ impl Translator<'_> {
         }
         let from = self.register(register);
         self.e.copy64(R12, RCX);
-        if register.is_gpr16() { self.e.copy16(RCX, from) } else { self.e.copy(RCX, from) }
+        if register.is_gpr16() {
+            self.e.copy16(RCX, from)
+        } else {
+            self.e.copy(RCX, from)
+        }
         let zero = self.e.short(&[0xe3]);
         self.e.copy64(RCX, R12);
         let over = self.e.short(&[0xeb]);

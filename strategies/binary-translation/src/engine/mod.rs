@@ -1,20 +1,19 @@
 //! The run loop: translated code, its exits, and what the emulator runs in between.
 
-use crate::cache::{Cache, Key, Statistics, UnitId};
-use crate::context::{Context, Exit, set_gs_base};
+mod exits;
+mod spaces;
+mod units;
+
+use crate::cache::{Cache, Statistics};
+use crate::context::{Context, set_gs_base};
 use crate::mode::Mode;
 use crate::sites::Sites;
-use crate::space::{Space, SpaceKey};
+use crate::space::Space;
 use crate::stubs;
-use crate::translate::{PlaceKind, Request};
-use crate::view::Touch;
 use emulator::{Emulator, Outcome, Stepper};
-use host::address_window::WINDOW_BYTES;
 use host::kick::Kick;
 use host::translated::{Region, TranslatedCode};
-use machine::cpu::InterruptShadow;
-use machine::memory::PageKind;
-use machine::{LinearAddress, Machine, PhysicalAddress};
+use machine::Machine;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use strategy::{Error, ExitCounts, ExitKind, Limit, Stop};
@@ -89,7 +88,10 @@ enum Then {
 fn failure(error: host::Error) -> Error {
     match error {
         host::Error::Host { what, source } => Error::Host { what, source },
-        other => Error::Host { what: "translated code", source: std::io::Error::other(other.to_string()) },
+        other => Error::Host {
+            what: "translated code",
+            source: std::io::Error::other(other.to_string()),
+        },
     }
 }
 
@@ -357,287 +359,6 @@ impl Engine {
         // window that GS's base was set to, and the stint has set up this thread.
         unsafe { stubs::call(self.cache.stubs.enter, context, unit) };
         context.store(m);
-    }
-
-    /// Handles what ended the stay in translated code.
-    fn handle(&mut self, m: &mut Machine, mode: Mode, epoch: u32) -> Result<Then, Error> {
-        let exit = Exit::from_code(self.context.reason);
-        if !matches!(exit, Exit::Step | Exit::LightStep) {
-            m.cpu.eip = self.context.exit_eip;
-        }
-        match exit {
-            Exit::Lookup => Ok(Then::Find),
-            Exit::Link => self.link(m, mode, epoch),
-            Exit::Step | Exit::LightStep => Ok(self.after_step(m)),
-            Exit::Miss => Ok(self.fill_soft(m, mode)),
-            Exit::Shadow => {
-                m.cpu.interrupt_shadow = InterruptShadow::Sti;
-                Ok(Then::Leave(Outcome::Continue))
-            }
-            Exit::Fault => self.fault(m),
-        }
-    }
-
-    fn link(&mut self, m: &mut Machine, mode: Mode, epoch: u32) -> Result<Then, Error> {
-        let site = self.context.resume;
-        let Some(target) = self.find(m, mode, epoch)? else { return Ok(Then::Find) };
-        // The cache may have been emptied to make room.
-        if !self.dropped {
-            self.cache.link(site, target);
-        }
-        Ok(Then::Enter(self.cache.unit(target).host))
-    }
-
-    /// Lets the emulator execute one instruction for translated code; true if that can go on at once
-    /// behind it, for nothing else happened.
-    fn step_quickly(&mut self, m: &mut Machine, mode: Mode) -> bool {
-        let is_light = self.context.reason == Exit::LightStep as u32;
-        if !is_light && self.context.reason != Exit::Step as u32 {
-            return false;
-        }
-        m.cpu.eip = self.context.exit_eip;
-        self.outcome = self.stepper.step(m);
-        self.stepped += 1;
-        self.outcome == Outcome::Continue
-            && self.context.resume != 0
-            && m.cpu.eip == self.context.exit_next
-            && !m.memory.code_was_written()
-            && m.tlb.generation() == self.generation
-            && (is_light || Mode::of(m) == Some(mode))
-            && !self.is_due(m, Outcome::Continue)
-    }
-
-    /// Goes on behind an instruction that [`Engine::step_quickly`] has executed.
-    fn go_on(&mut self, m: &mut Machine) {
-        if self.context.reason == Exit::LightStep as u32 {
-            self.context.load_registers(m);
-        } else {
-            self.context.load(m);
-        }
-        self.call(m, self.context.resume, true);
-    }
-
-    /// After [`Engine::step_quickly`] has found that something did happen.
-    fn after_step(&mut self, m: &mut Machine) -> Then {
-        if m.memory.code_was_written() {
-            self.take_code_writes(m);
-        }
-        match self.outcome {
-            Outcome::Continue
-                if self.context.resume != 0 && m.cpu.eip == self.context.exit_next =>
-            {
-                Then::Resume(self.context.resume)
-            }
-            Outcome::Continue => Then::Find,
-            outcome => Then::Leave(outcome),
-        }
-    }
-
-
-    /// Executes an instruction whose page the software TLB does not have, and enters it there.
-    fn fill_soft(&mut self, m: &mut Machine, mode: Mode) -> Then {
-        let linear = self.context.soft_address;
-        self.outcome = self.stepper.step(m);
-        self.stepped += 1;
-        let then = self.after_step(m);
-        let user = mode.is_user();
-        let page = linear & !0xfff;
-        let write = m.tlb.write(user, page, 1);
-        let read = m.tlb.read(user, page, 1);
-        if let Some(host) = write.or(read.map(<*const u8>::cast_mut)) {
-            self.context.soft[usize::from(user)].insert(linear, host, write.is_some());
-        }
-        then
-    }
-
-    /// A signal ended the stay: a poll after a kick, or an instruction that faulted.
-    fn fault(&mut self, m: &mut Machine) -> Result<Then, Error> {
-        const PAGE_FAULT: u32 = 14;
-        const WRITE: u32 = 2;
-        let fault = self.context.fault;
-        let unit = self.cache.unit_at(fault.host_rip);
-        let place = unit.and_then(|unit| unit.place(fault.host_rip).map(|place| (unit, *place)));
-        let Some((unit, place)) = place else {
-            let what = format!("trap {} in the code cache's fixed parts", fault.trap);
-            return Err(Error::Hypervisor { what, address: m.cpu.instruction_address() });
-        };
-        m.cpu.eip = place.eip;
-        if place.kind == PlaceKind::Poll {
-            self.exits.count(ExitKind::Host);
-            return Ok(Then::Find);
-        }
-        let (host, physical) = (unit.host_of(&place), unit.physical_of(place.eip));
-        let linear = fault.address.wrapping_sub(self.context.window);
-        if fault.trap == PAGE_FAULT && linear < WINDOW_BYTES {
-            let write = fault.error_code & WRITE != 0;
-            let space = &mut self.spaces[self.current];
-            match space.touch(m, linear as u32, write).map_err(failure)? {
-                Touch::Mapped => {
-                    self.exits.count(ExitKind::HiddenPageFault);
-                    return Ok(Then::Resume(host));
-                }
-                Touch::MappedAgain => {
-                    self.exits.count(ExitKind::HiddenPageFault);
-                    self.accuse(m, physical);
-                    return Ok(Then::Resume(host));
-                }
-                Touch::Emulate => {}
-            }
-        }
-        self.accuse(m, physical);
-        let outcome = self.step(m);
-        Ok(if outcome == Outcome::Continue { Then::Find } else { Then::Leave(outcome) })
-    }
-
-    /// Notes a fault that showing the page did not help, or not for long.
-    fn accuse(&mut self, m: &mut Machine, physical: u64) {
-        if self.sites.accuse(physical) {
-            self.drop_written(m, physical, 1);
-        }
-    }
-
-    /// The unit at EIP, translated if need be; nothing where there can be none. The table of targets
-    /// has it afterwards.
-    fn find(&mut self, m: &mut Machine, mode: Mode, epoch: u32) -> Result<Option<UnitId>, Error> {
-        let eip = m.cpu.eip;
-        let Some(mapping) = emulator::access_page(m, LinearAddress(eip), false) else {
-            return Ok(None);
-        };
-        let physical = mapping.physical;
-        if !matches!(m.memory.page_kind(physical), PageKind::Ram(_)) {
-            return Ok(None);
-        }
-        let key = Key { physical: physical.0, eip, mode };
-        let unit = match self.cache.find(&key) {
-            Some(unit) => unit,
-            None => self.translate(m, key)?,
-        };
-        self.spaces[self.current].note_code(m, eip);
-        let epoch = if self.dropped { self.epoch(mode) } else { epoch };
-        self.context.set_target(eip, epoch, self.cache.unit(unit).host);
-        Ok(Some(unit))
-    }
-
-    fn translate(&mut self, m: &mut Machine, key: Key) -> Result<UnitId, Error> {
-        if !self.cache.has_room() {
-            self.forget(m);
-        }
-        let physical = PhysicalAddress(key.physical);
-        if m.memory.watch_code(physical) {
-            self.withhold_writes(m, physical)?;
-        }
-        let mut code = [0; MOST_BYTES];
-        let length = (0x1000 - physical.page_offset() as usize).min(MOST_BYTES);
-        m.memory.read(physical, &mut code[..length]);
-        self.exits.count(ExitKind::Translation);
-        let request = Request {
-            code: &code[..length],
-            eip: key.eip,
-            physical: key.physical,
-            mode: key.mode,
-        };
-        Ok(self.cache.translate(request, &self.sites))
-    }
-
-    /// Nobody writes to this page unseen any more.
-    fn withhold_writes(&mut self, m: &mut Machine, page: PhysicalAddress) -> Result<(), Error> {
-        let offset = page.0 & !0xfff;
-        for space in &mut self.spaces {
-            space.withhold(offset).map_err(failure)?;
-        }
-        if let Some(host) = m.memory.host_page(page) {
-            m.tlb.withhold_writes(host);
-            self.context.soft.iter_mut().for_each(|soft| soft.withhold(host));
-        }
-        Ok(())
-    }
-
-    /// Drops the units whose guest code was written.
-    fn take_code_writes(&mut self, m: &mut Machine) {
-        for write in m.memory.take_code_writes() {
-            m.counters.code_writes += 1;
-            self.drop_written(m, write.address.0, write.length);
-            self.sites.forget(write.address.0..write.address.0 + u64::from(write.length));
-        }
-    }
-
-    fn drop_written(&mut self, m: &mut Machine, physical: u64, length: u32) {
-        let (keys, is_empty) = self.cache.drop_written(physical, length);
-        self.dropped |= !keys.is_empty();
-        for key in keys {
-            // Whatever the epoch: the entry may be this unit's.
-            self.context.forget_target(key.eip);
-        }
-        if is_empty {
-            m.memory.unwatch_code(PhysicalAddress(physical));
-        }
-    }
-
-    fn epoch(&mut self, mode: Mode) -> u32 {
-        let epochs = &mut self.epochs;
-        let epoch = self.spaces[self.current].epoch(mode, || {
-            *epochs += 1;
-            *epochs
-        });
-        self.context.set_epoch(epoch);
-        epoch
-    }
-
-    /// Brings the windows up to date with what the guest flushed.
-    fn follow(&mut self, m: &mut Machine) -> Result<(), Error> {
-        if m.tlb.generation() == self.generation {
-            return Ok(());
-        }
-        let forgotten = m.tlb.take_forgotten();
-        self.generation = m.tlb.generation();
-        if forgotten.all {
-            return self.activate(m);
-        }
-        for address in forgotten.pages {
-            let space = &mut self.spaces[self.current];
-            let pages = space.invalidate(address.0).map_err(failure)?;
-            for page in pages.step_by(0x1000) {
-                self.context.soft.iter_mut().for_each(|soft| soft.clear_page(page as u32));
-                if self.spaces[self.current].take_code(page as u32) {
-                    self.spaces[self.current].end_epochs();
-                    self.cache.uncross((page >> 12) as u32);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the CPU's address space the current one and brings it up to date.
-    fn activate(&mut self, m: &mut Machine) -> Result<(), Error> {
-        m.tlb.take_forgotten();
-        self.generation = m.tlb.generation();
-        self.context.soft.iter_mut().for_each(|soft| soft.clear());
-        let key = SpaceKey::of(m);
-        self.current = self.space(key)?;
-        self.clock += 1;
-        let space = &mut self.spaces[self.current];
-        space.used = self.clock;
-        if space.revalidate(m).map_err(failure)?.code {
-            space.end_epochs();
-            space.verified = 0;
-        }
-        let verified = std::mem::replace(&mut space.verified, self.cache.crossed());
-        self.cache.check_crossings(verified, |page| {
-            emulator::mapping(m, LinearAddress(page << 12)).map(|found| found.physical.page())
-        });
-        Ok(())
-    }
-
-    fn space(&mut self, key: SpaceKey) -> Result<usize, Error> {
-        if let Some(index) = self.spaces.iter().position(|space| space.key == key) {
-            return Ok(index);
-        }
-        if self.spaces.len() >= MOST_SPACES {
-            let oldest = (0..self.spaces.len()).min_by_key(|&index| self.spaces[index].used);
-            self.spaces.swap_remove(oldest.unwrap_or(0));
-        }
-        self.spaces.push(Space::new(key).map_err(failure)?);
-        Ok(self.spaces.len() - 1)
     }
 }
 

@@ -1,0 +1,76 @@
+//! Address spaces for the run loop: the current one, and what the guest flushed.
+
+use super::{Engine, MOST_SPACES, failure};
+use crate::mode::Mode;
+use crate::space::{Space, SpaceKey};
+use machine::{LinearAddress, Machine};
+use strategy::Error;
+
+impl Engine {
+    pub(super) fn epoch(&mut self, mode: Mode) -> u32 {
+        let epochs = &mut self.epochs;
+        let epoch = self.spaces[self.current].epoch(mode, || {
+            *epochs += 1;
+            *epochs
+        });
+        self.context.set_epoch(epoch);
+        epoch
+    }
+
+    /// Brings the windows up to date with what the guest flushed.
+    pub(super) fn follow(&mut self, m: &mut Machine) -> Result<(), Error> {
+        if m.tlb.generation() == self.generation {
+            return Ok(());
+        }
+        let forgotten = m.tlb.take_forgotten();
+        self.generation = m.tlb.generation();
+        if forgotten.all {
+            return self.activate(m);
+        }
+        for address in forgotten.pages {
+            let space = &mut self.spaces[self.current];
+            let pages = space.invalidate(address.0).map_err(failure)?;
+            for page in pages.step_by(0x1000) {
+                self.context.soft.iter_mut().for_each(|soft| soft.clear_page(page as u32));
+                if self.spaces[self.current].take_code(page as u32) {
+                    self.spaces[self.current].end_epochs();
+                    self.cache.uncross((page >> 12) as u32);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the CPU's address space the current one and brings it up to date.
+    pub(super) fn activate(&mut self, m: &mut Machine) -> Result<(), Error> {
+        m.tlb.take_forgotten();
+        self.generation = m.tlb.generation();
+        self.context.soft.iter_mut().for_each(|soft| soft.clear());
+        let key = SpaceKey::of(m);
+        self.current = self.space(key)?;
+        self.clock += 1;
+        let space = &mut self.spaces[self.current];
+        space.used = self.clock;
+        if space.revalidate(m).map_err(failure)?.code {
+            space.end_epochs();
+            space.verified = 0;
+        }
+        let verified = std::mem::replace(&mut space.verified, self.cache.crossed());
+        self.cache.check_crossings(verified, |page| {
+            emulator::mapping(m, LinearAddress(page << 12)).map(|found| found.physical.page())
+        });
+        Ok(())
+    }
+
+    pub(super) fn space(&mut self, key: SpaceKey) -> Result<usize, Error> {
+        if let Some(index) = self.spaces.iter().position(|space| space.key == key) {
+            return Ok(index);
+        }
+        if self.spaces.len() >= MOST_SPACES {
+            let oldest = (0..self.spaces.len()).min_by_key(|&index| self.spaces[index].used);
+            self.spaces.swap_remove(oldest.unwrap_or(0));
+        }
+        self.spaces.push(Space::new(key).map_err(failure)?);
+        Ok(self.spaces.len() - 1)
+    }
+}
