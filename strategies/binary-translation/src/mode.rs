@@ -74,12 +74,6 @@ impl Mode {
     pub(crate) fn has_time_stamps(self) -> bool {
         self.0 & TSC != 0
     }
-
-    /// For tests: the kernel's usual mode.
-    #[cfg(test)]
-    pub(crate) fn kernel() -> Mode {
-        Mode(FS | GS | FPU | SSE)
-    }
 }
 
 fn has_time_stamps(m: &Machine) -> bool {

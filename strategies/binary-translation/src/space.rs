@@ -201,7 +201,11 @@ impl Space {
 
     fn take_code_in(&mut self, range: &Range<u64>) -> bool {
         let pages = range.clone().step_by(PAGE);
-        pages.fold(false, |any, page| self.take_code(page as u32) || any)
+        let mut any = false;
+        for page in pages {
+            any |= self.take_code(page as u32);
+        }
+        any
     }
 
     /// Remembers the page-table entries that these pages were translated by, as they are now.
