@@ -75,6 +75,16 @@ pub struct Statistics {
     pub dropped: u64,
     /// Times that the whole cache was emptied.
     pub emptied: u64,
+    /// Jumps that were linked to their target.
+    pub links: u64,
+    /// Lookups that left the cache: the table of targets did not have the unit.
+    pub lookups: u64,
+    /// Faults in windows after which pages were shown.
+    pub window_fills: u64,
+    /// Times that an address space was compared with what its windows were filled from.
+    pub revalidations: u64,
+    /// Instructions found guilty of faulting again and again, and translated anew.
+    pub guilty: u64,
 }
 
 /// The code cache.
@@ -190,6 +200,7 @@ impl Cache {
         }
         self.units[target as usize].incoming.push(incoming);
         self.aim(site, host);
+        self.statistics.links += 1;
         true
     }
 

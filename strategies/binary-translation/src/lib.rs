@@ -99,6 +99,12 @@ impl BinaryTranslation {
     }
 }
 
+impl Drop for BinaryTranslation {
+    fn drop(&mut self) {
+        tracing::debug!(statistics = ?self.statistics(), "code cache");
+    }
+}
+
 impl Strategy for BinaryTranslation {
     fn id(&self) -> StrategyId {
         StrategyId::BinaryTranslation

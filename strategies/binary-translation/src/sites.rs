@@ -56,6 +56,17 @@ impl Sites {
             || self.faults.get(&physical).is_some_and(|&faults| faults >= PATIENCE)
     }
 
+    /// Gives the guilty another chance: returns those whose units are to be translated anew. One
+    /// more fault in vain, and they are guilty again.
+    pub(crate) fn parole(&mut self) -> Vec<u64> {
+        let guilty = |(_, faults): &(&u64, &mut u32)| **faults >= PATIENCE;
+        let released = self.faults.iter_mut().filter(guilty).map(|(&physical, faults)| {
+            *faults = PATIENCE - 1;
+            physical
+        });
+        released.collect()
+    }
+
     /// Forgets about the instructions in a range: they were overwritten.
     pub(crate) fn forget(&mut self, physical: std::ops::Range<u64>) {
         if self.faults.is_empty() {

@@ -15,7 +15,7 @@ use machine::cpu::SegmentRegister;
 use machine::{LinearAddress, Machine};
 
 /// Decoded instructions that are kept.
-const ENTRIES: usize = 1024;
+const ENTRIES: usize = 4096;
 
 /// A decoded instruction.
 struct Entry {
@@ -69,7 +69,7 @@ impl Stepper {
         let Some(host) = host else { return run::step_from_memory(m) };
         // SAFETY: the TLB holds pages of guest memory, and sixteen bytes from here lie within one.
         let bytes = u128::from_le_bytes(unsafe { host.cast::<[u8; 16]>().read_unaligned() });
-        let slot = (linear ^ linear >> 10) as usize % ENTRIES;
+        let slot = (linear ^ linear >> 12) as usize % ENTRIES;
         if let Some(entry) = &self.entries[slot]
             && entry.linear == linear
             && entry.is_32bit == is_32bit

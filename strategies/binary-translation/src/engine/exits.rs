@@ -128,7 +128,9 @@ impl Engine {
         if fault.trap == PAGE_FAULT && linear < WINDOW_BYTES {
             let write = fault.error_code & WRITE != 0;
             let space = &mut self.spaces[self.current];
-            match space.touch(m, linear as u32, write).map_err(failure)? {
+            let touch = space.touch(m, linear as u32, write).map_err(failure)?;
+            self.cache.statistics.window_fills += u64::from(touch != Touch::Emulate);
+            match touch {
                 Touch::Mapped => {
                     self.exits.count(ExitKind::HiddenPageFault);
                     return Ok(Then::Resume(host));
@@ -146,9 +148,17 @@ impl Engine {
         Ok(if outcome == Outcome::Continue { Then::Find } else { Then::Leave(outcome) })
     }
 
+    /// Lets the guilty prove that the window is enough for them now.
+    pub(super) fn parole(&mut self, m: &mut Machine) {
+        for physical in self.sites.parole() {
+            self.drop_written(m, physical, 1);
+        }
+    }
+
     /// Notes a fault that showing the page did not help, or not for long.
     pub(super) fn accuse(&mut self, m: &mut Machine, physical: u64) {
         if self.sites.accuse(physical) {
+            self.cache.statistics.guilty += 1;
             self.drop_written(m, physical, 1);
         }
     }

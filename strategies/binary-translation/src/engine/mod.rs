@@ -32,6 +32,8 @@ const EMULATED_SLICE: u64 = 1024;
 const INSTRUCTIONS_PER_MICROSECOND: u64 = 1000;
 /// Address spaces that are kept.
 const MOST_SPACES: usize = 6;
+/// After so long the guilty get another chance: what they faulted on may be there to stay now.
+const PAROLE: Duration = Duration::from_secs(2);
 /// Guest bytes that a unit may need, at most.
 const MOST_BYTES: usize = 1024;
 
@@ -58,6 +60,8 @@ pub(crate) struct Engine {
     clock: u64,
     /// Units were dropped since the last exit.
     dropped: bool,
+    /// When the guilty last got another chance.
+    paroled: Instant,
     /// Instructions left to the emulator in this run.
     stepped: u64,
     /// What the last of them came to.
@@ -121,6 +125,7 @@ impl Engine {
             stack_epoch: 0,
             clock: 0,
             dropped: false,
+            paroled: Instant::now(),
             stepped: 0,
             outcome: Outcome::Continue,
             exits: ExitCounts::default(),
@@ -265,6 +270,10 @@ impl Engine {
     /// Runs translated code until the machine has to be looked at.
     fn stay(&mut self, m: &mut Machine, stint: &mut Stint<'_>) -> Result<Outcome, Error> {
         let start = Instant::now();
+        if start.duration_since(self.paroled) > PAROLE {
+            self.paroled = start;
+            self.parole(m);
+        }
         self.context.rearm();
         stint.kick.arm(start, start + glance(m, stint));
         let outcome = self.stay_until(m);

@@ -49,6 +49,7 @@ impl Engine {
         let key = SpaceKey::of(m);
         self.current = self.space(key)?;
         self.clock += 1;
+        self.cache.statistics.revalidations += 1;
         let space = &mut self.spaces[self.current];
         space.used = self.clock;
         if space.revalidate(m).map_err(failure)?.code {

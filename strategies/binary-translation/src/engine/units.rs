@@ -17,6 +17,7 @@ impl Engine {
         mode: Mode,
         epoch: u32,
     ) -> Result<Option<UnitId>, Error> {
+        self.cache.statistics.lookups += 1;
         let eip = m.cpu.eip;
         let Some(mapping) = emulator::access_page(m, LinearAddress(eip), false) else {
             return Ok(None);
