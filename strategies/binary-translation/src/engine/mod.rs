@@ -14,6 +14,8 @@ use emulator::{Emulator, Outcome, Stepper};
 use host::kick::Kick;
 use host::translated::{Region, TranslatedCode};
 use machine::Machine;
+use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use strategy::{Error, ExitCounts, ExitKind, Limit, Stop};
@@ -45,7 +47,7 @@ pub(crate) struct Engine {
     spaces: Vec<Space>,
     current: usize,
     /// Whose memory the spaces show.
-    machine: usize,
+    machine: Option<Arc<File>>,
     emulator: Emulator,
     stepper: Stepper,
     /// Steps in a row that were not translated.
@@ -115,7 +117,7 @@ impl Engine {
             sites,
             spaces: Vec::new(),
             current: 0,
-            machine: 0,
+            machine: None,
             emulator: Emulator::new(),
             stepper: Stepper::new(),
             steps: 0,
@@ -158,11 +160,12 @@ impl Engine {
 
     /// Sets up the thread, and forgets what may have changed while others ran the machine.
     fn begin<'a>(&mut self, m: &mut Machine, limit: &'a Limit) -> Result<Stint<'a>, Error> {
-        let machine = m.memory.host_base().addr();
-        if machine != self.machine {
+        // By its memory, of which a handle is kept: another machine's may come to lie where this lay.
+        let machine = m.memory.file();
+        if !self.machine.as_ref().is_some_and(|known| Arc::ptr_eq(known, machine)) {
+            self.machine = Some(Arc::clone(machine));
             self.spaces.clear();
             m.memory.forget_code();
-            self.machine = machine;
         }
         self.own_code(m);
         self.context.set_model(m.cpu.model);
