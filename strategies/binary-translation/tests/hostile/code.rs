@@ -53,7 +53,7 @@ fn instructions_are_entered_in_their_middle() {
             sides.compare(&format!("{first} and {second}"), |guest| {
                 // Returns go to the first place, then to the second.
                 guest.write(DATA, &code);
-                guest.write(DATA + code.len() as u32, &[0xc3]);
+                guest.write(DATA + code.len() as u32, &[0xc3, 0xc3, 0x0f, 0x0b]);
                 let stack = guest.machine.cpu.registers[register::ESP];
                 guest.write_u32(stack, DATA + first);
                 guest.write_u32(stack + 4, DATA + second);
@@ -104,7 +104,9 @@ fn calls_and_returns_go_deep() {
     let guest = compare("recursion", |guest| {
         with_deep_stack(guest);
         // call f; ud2; f: dec ecx; jz out; call f; out: ret
-        guest.code(&[&[0xe8, 2, 0, 0, 0, 0x0f, 0x0b, 0x49, 0x74, 5, 0xe8, 0xf8, 0xff, 0xff, 0xff, 0xc3]]);
+        guest.code(&[&[
+            0xe8, 2, 0, 0, 0, 0x0f, 0x0b, 0x49, 0x74, 5, 0xe8, 0xf8, 0xff, 0xff, 0xff, 0xc3,
+        ]]);
     });
     assert!(guest.is_none_or(|guest| guest.machine.cpu.registers[register::ECX] == 0));
 }

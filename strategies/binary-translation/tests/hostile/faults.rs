@@ -6,7 +6,7 @@ use machine::cpu::{Cr0, Cr4, Eflags, register};
 /// Some of everything that there is to step through.
 const STEPS: &[u8] = &[
     0x40, 0x50, 0x58, 0x9c, 0x58, 0xf3, 0xa4, 0xe8, 0, 0, 0, 0, 0x5a, 0x1e, 0x17, 0x90, 0x0f, 0xa2,
-    0x60, 0x61, 0x87, 0x03, 0x74, 0x00, 0xe2, 0xfe,
+    0x60, 0x61, 0x87, 0x03, 0x74, 0x00, 0xb1, 0x05, 0xe2, 0xfe,
 ];
 
 #[test]
@@ -36,8 +36,13 @@ fn breakpoints_are_hit() {
 #[test]
 fn alignment_is_checked_in_ring_3() {
     let Some(mut sides) = Sides::new() else { return };
-    let checked: [&[u8]; 5] =
-        [&[0x8b, 0x43, 1], &[0x89, 0x43, 2], &[0xdd, 0x43, 4], &[0x66, 0x8b, 0x43, 1], &[0x8b, 0x43, 4]];
+    let checked: [&[u8]; 5] = [
+        &[0x8b, 0x43, 1],
+        &[0x89, 0x43, 2],
+        &[0xdd, 0x43, 4],
+        &[0x66, 0x8b, 0x43, 1],
+        &[0x8b, 0x43, 4],
+    ];
     for code in checked {
         for mask in [Cr0::AM, Cr0::empty()] {
             sides.compare(&format!("{code:02x?} {mask:?}"), |guest| {
@@ -60,8 +65,7 @@ fn unmask(guest: &mut Guest) {
 /// fldcw [ebx]; fld1; fldz; fdivp; fwait: the division waits for the next instruction.
 const DIVIDE: &[u8] = &[0xd9, 0x2b, 0xd9, 0xe8, 0xd9, 0xee, 0xde, 0xf9, 0x40, 0x9b, 0x41];
 /// ldmxcsr [ebx + 4]; xorps xmm0, xmm0; divps xmm0, xmm0
-const DIVIDE_SIMD: &[u8] =
-    &[0x0f, 0xae, 0x53, 4, 0x0f, 0x57, 0xc0, 0x40, 0x0f, 0x5e, 0xc0, 0x41];
+const DIVIDE_SIMD: &[u8] = &[0x0f, 0xae, 0x53, 4, 0x0f, 0x57, 0xc0, 0x40, 0x0f, 0x5e, 0xc0, 0x41];
 
 #[test]
 fn floating_point_exceptions_are_raised() {
@@ -83,7 +87,7 @@ fn floating_point_exceptions_are_raised() {
 fn the_floating_point_unit_is_switched_lazily() {
     compare("TS", |guest| {
         unmask(guest);
-        // inc dword [COUNTER]; clts; iretd
+        // inc dword [0x8000]; clts; iretd
         guest.handler(7, &[0xff, 0x05, 0x00, 0x80, 0x00, 0x00, 0x0f, 0x06, 0xcf]);
         guest.set(register::ECX, 30);
         // again: fld1; mov eax, cr0; or eax, 8; mov cr0, eax; addps xmm0, xmm1; fstp st0; dec; jnz
@@ -104,7 +108,7 @@ fn the_floating_point_unit_is_switched_lazily() {
 fn divisions_fail_again_and_again() {
     for divide in [[0xf7, 0xf1], [0xf7, 0xf9], [0xf6, 0xf1]] {
         compare(&format!("{divide:02x?}"), |guest| {
-            // inc dword [COUNTER]; add dword [esp], 2; iretd
+            // inc dword [0x8000]; add dword [esp], 2; iretd
             guest.handler(0, &[0xff, 0x05, 0x00, 0x80, 0x00, 0x00, 0x83, 0x04, 0x24, 2, 0xcf]);
             guest.set(register::ECX, 0);
             guest.set(register::EBX, 40);

@@ -1,7 +1,7 @@
 //! Guests that change the mappings that they run by.
 
 use crate::guest::{
-    CODE, COUNTER, DATA, Guest, HIGH_TABLE, OTHER_DIRECTORY, OTHER_TABLE, PAGE_TABLE, compare,
+    CODE, DATA, Guest, HIGH_TABLE, OTHER_DIRECTORY, OTHER_TABLE, PAGE_TABLE, compare,
 };
 use machine::cpu::{Cr0, Cr4, register};
 
@@ -48,7 +48,10 @@ fn mappings_change_under_data_and_code() {
     ] {
         let guest = compare(name, |guest| remap(guest, touch, flush));
         let sum = u32::from(ROUNDS) / 2 * 0x101;
-        assert!(guest.is_none_or(|guest| guest.machine.cpu.registers[register::ESI] == sum), "{name}");
+        assert!(
+            guest.is_none_or(|guest| guest.machine.cpu.registers[register::ESI] == sum),
+            "{name}"
+        );
     }
 }
 
@@ -106,19 +109,17 @@ fn pages_are_mapped_on_demand() {
                 guest.write_u32(PAGE_TABLE + 4 * page, page << 12 | bits);
             }
             // push eax; mov eax, cr2; shr eax, 12; or dword [PAGE_TABLE + 4 * eax], 7;
-            // mov eax, cr2; invlpg [eax]; inc dword [COUNTER]; pop eax; add esp, 4; iretd
-            guest.handler(14, &[
-                0x50, 0x0f, 0x20, 0xd0, 0xc1, 0xe8, 0x0c, 0x83, 0x0c, 0x85, 0x00, 0x10, 0x02, 0x00,
-                0x07, 0x0f, 0x20, 0xd0, 0x0f, 0x01, 0x38, 0xff, 0x05, 0x00, 0x80, 0x00, 0x00, 0x58,
-                0x83, 0xc4, 0x04, 0xcf,
-            ]);
+            // mov eax, cr2; invlpg [eax]; inc dword [0x8000]; pop eax; add esp, 4; iretd
+            guest.handler(
+                14,
+                &[
+                    0x50, 0x0f, 0x20, 0xd0, 0xc1, 0xe8, 0x0c, 0x83, 0x0c, 0x85, 0x00, 0x10, 0x02,
+                    0x00, 0x07, 0x0f, 0x20, 0xd0, 0x0f, 0x01, 0x38, 0xff, 0x05, 0x00, 0x80, 0x00,
+                    0x00, 0x58, 0x83, 0xc4, 0x04, 0xcf,
+                ],
+            );
             guest.set(register::EDI, 0x10_0ffe);
             guest.set(register::ECX, 0x7f);
-            if bits == 0 {
-                for page in 0x100..0x180 {
-                    guest.write_u32(PAGE_TABLE + 4 * page, page << 12);
-                }
-            }
             // again: add [edi], ecx; add edi, 0x1000; dec ecx; jnz again; rep stosd over them all
             guest.code(&[
                 &[0x01, 0x0f, 0x81, 0xc7, 0, 0x10, 0, 0, 0x49, 0x75, 0xf5],
@@ -126,21 +127,21 @@ fn pages_are_mapped_on_demand() {
             ]);
         });
     }
-    let _ = COUNTER;
 }
 
 #[test]
 fn page_tables_are_written_where_they_are_mapped() {
     compare("its own page table", |guest| {
         guest.enable_paging();
-        // Unmaps page after page from itself, then the one that it runs in.
+        // Unmaps page after page from itself, then goes where its own page is not mapped.
+        guest.set(register::EAX, OTHER_DIRECTORY);
         guest.set(register::EDI, PAGE_TABLE + 4 * 0x30);
         guest.set(register::ECX, 0x20);
         guest.code(&[
             &[0x8b, 0x03, 0x83, 0x27, 0, 0x83, 0xc7, 4, 0x49, 0x75, 0xf5],
             RELOAD,
-            // and dword [PAGE_TABLE + 4 * (CODE >> 12)], 0; mov cr3, ebp
-            &[0x83, 0x25, 0x40, 0x10, 2, 0, 0, 0x0f, 0x22, 0xdd, 0x90],
+            // and dword [OTHER_TABLE + 4 * (CODE >> 12)], 0; mov cr3, eax
+            &[0x83, 0x25, 0x40, 0x30, 2, 0, 0, 0x0f, 0x22, 0xd8, 0x90],
         ]);
     });
 }

@@ -4,9 +4,28 @@ use crate::guest::{Guest, Sides};
 use machine::cpu::{Segment, SegmentRegister, access, register};
 
 const EDGES: [u32; 22] = [
-    0, 1, 2, 3, 4, 7, 0xffd, 0x1000, 0xa_0000 - 2, 0x40_0000 - 4, 0x40_0000 - 1, 0x40_0000,
-    0x7fff_fffe, 0x7fff_ffff, 0x8000_0000, 0xffff_efff, 0xffff_f000, 0xffff_fff8, 0xffff_fffc,
-    0xffff_fffd, 0xffff_fffe, 0xffff_ffff,
+    0,
+    1,
+    2,
+    3,
+    4,
+    7,
+    0xffd,
+    0x1000,
+    0xa_0000 - 2,
+    0x40_0000 - 4,
+    0x40_0000 - 1,
+    0x40_0000,
+    0x7fff_fffe,
+    0x7fff_ffff,
+    0x8000_0000,
+    0xffff_efff,
+    0xffff_f000,
+    0xffff_fff8,
+    0xffff_fffc,
+    0xffff_fffd,
+    0xffff_fffe,
+    0xffff_ffff,
 ];
 
 /// Memory operands at EBX, ESI, EDI.
