@@ -50,8 +50,11 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Characters that are printed of what the guest's process says.
 const LONGEST_SENTENCE: usize = 500;
 
-/// How often it is looked whether the guest has ended.
+/// How often it is looked whether the guest has ended: often while it is young, so that short runs are
+/// short; later seldom, so that an idle guest costs next to nothing.
 const GLANCE: Duration = Duration::from_millis(5);
+const LATER_GLANCE: Duration = Duration::from_millis(20);
+const YOUNG: Duration = Duration::from_secs(2);
 
 /// Runs the machine that `arguments` describe.
 ///
@@ -152,7 +155,8 @@ fn wait(
     (left, stop): (&Stop, &Stop),
     mut glance: impl FnMut(),
 ) -> std::io::Result<Outcome> {
-    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout + GRACE));
+    let begin = Instant::now();
+    let deadline = timeout.and_then(|timeout| begin.checked_add(timeout + GRACE));
     let outcome = loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Outcome::Ended(status));
@@ -167,7 +171,7 @@ fn wait(
             break Outcome::TimedOut;
         }
         glance();
-        std::thread::sleep(GLANCE);
+        std::thread::sleep(if begin.elapsed() < YOUNG { GLANCE } else { LATER_GLANCE });
     };
     child.kill()?;
     child.wait()?;
