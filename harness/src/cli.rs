@@ -1,7 +1,7 @@
 //! The command line, and what a failure means for the exit status.
 
 use crate::config::VmOptions;
-use crate::{audit, bench, doctor, list, peers, run, worker};
+use crate::{audit, bench, compare, doctor, list, peers, run, worker};
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -34,10 +34,14 @@ enum Command {
     Plot(PlotArguments),
     /// Count the privileged and sensitive instructions in a kernel, and say what becomes of them
     Audit(audit::Arguments),
+    /// Run two strategies in lockstep and show the first difference
+    Compare(compare::Arguments),
     /// Show the strategies, peers, workloads and CPU models
     List,
     /// Show what this host can do, and why not
     Doctor,
+    #[command(hide = true)]
+    CompareWorker(compare::Arguments),
     #[command(hide = true)]
     Worker(worker::Arguments),
     #[command(hide = true)]
@@ -154,6 +158,8 @@ fn dispatch(command: Option<Command>) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Audit(arguments)) => audit::main(&arguments),
+        Some(Command::Compare(arguments)) => compare::main(&arguments),
+        Some(Command::CompareWorker(arguments)) => compare::worker_main(&arguments),
         Some(Command::List) => print(&list::text()),
         Some(Command::Doctor) => print(&doctor::text()),
         Some(Command::Worker(arguments)) => {

@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod bench;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod doctor;
 pub mod expectations;
@@ -14,6 +15,7 @@ pub mod guest;
 pub mod host_info;
 pub mod interrupt;
 pub mod list;
+pub mod lockstep;
 pub mod peers;
 pub mod plot;
 pub mod process;

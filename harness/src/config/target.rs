@@ -45,7 +45,7 @@ impl Target {
 }
 
 /// The strategy called `name`, which must be built into this version.
-pub(super) fn strategy(name: &str) -> Result<StrategyId, String> {
+pub(crate) fn strategy(name: &str) -> Result<StrategyId, String> {
     let known = StrategyId::ALL.map(StrategyId::name);
     let id = StrategyId::ALL.into_iter().find(|id| id.name() == name);
     let id = id.ok_or_else(|| suggest::unknown("strategy", name, &known))?;

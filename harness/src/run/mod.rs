@@ -7,6 +7,7 @@ mod screen;
 mod terminal;
 mod vm_worker;
 
+pub(crate) use vm_worker::machine;
 pub use vm_worker::{WorkerArguments, main as worker_main};
 
 use crate::cli::{Failure, RunArguments};

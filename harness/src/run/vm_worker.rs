@@ -111,20 +111,7 @@ struct Guest {
 
 impl Guest {
     fn new(vm: &Vm, arguments: &WorkerArguments) -> anyhow::Result<Guest> {
-        let source = source(vm)?;
-        let rom = if vm.rom.is_some() { source.kernel.bytes.clone() } else { Vec::new() };
-        if let Some(path) = &vm.rom {
-            machine::boot::check_rom(path, &rom)?;
-        }
-        let disk = vm.disk.clone();
-        let config = MachineConfig {
-            memory_bytes: vm.memory_bytes,
-            cpu: vm.cpu,
-            clock: vm.clock,
-            disk: disk.map(|path| DiskConfig { path, read_only: vm.disk_read_only }),
-            rom,
-        };
-        let mut machine = Machine::new(&config)?;
+        let (mut machine, source) = machine(vm)?;
         let devices = &mut machine.bus.devices;
         if !arguments.keyboard {
             devices.serial.set_output(Box::new(std::io::stdout()));
@@ -132,7 +119,6 @@ impl Guest {
         if vm.debug_console {
             devices.debug_console.set_output(Box::new(std::io::stderr()));
         }
-        machine::boot::load(&mut machine, &source)?;
         let frames = arguments.frames.as_ref().map(|path| File::options().write(true).open(path));
         let frames = frames.transpose()?.map(|file| (file, [0; frame::SIZE]));
         Ok(Guest { machine, source, frames })
@@ -202,6 +188,26 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 fn place(cpu: &Cpu) -> String {
     let selector = cpu.segment(machine::cpu::SegmentRegister::Cs).selector;
     format!("CS:EIP {:04x}:{:08x}", selector, cpu.eip)
+}
+
+/// The machine of a description, booted, with what it was booted from.
+pub(crate) fn machine(vm: &Vm) -> anyhow::Result<(Machine, BootSource)> {
+    let source = source(vm)?;
+    let rom = if vm.rom.is_some() { source.kernel.bytes.clone() } else { Vec::new() };
+    if let Some(path) = &vm.rom {
+        machine::boot::check_rom(path, &rom)?;
+    }
+    let disk = vm.disk.clone();
+    let config = MachineConfig {
+        memory_bytes: vm.memory_bytes,
+        cpu: vm.cpu,
+        clock: vm.clock,
+        disk: disk.map(|path| DiskConfig { path, read_only: vm.disk_read_only }),
+        rom,
+    };
+    let mut machine = Machine::new(&config)?;
+    machine::boot::load(&mut machine, &source)?;
+    Ok((machine, source))
 }
 
 fn source(vm: &Vm) -> anyhow::Result<BootSource> {

@@ -80,7 +80,7 @@ pub(crate) fn translate(
         let physical = PhysicalAddress(u64::from(linear.0));
         Walk { physical, user: true, writable: true, accessed: true, dirty: true }
     };
-    fill(m, linear, &found, access.user);
+    fill(m, linear, &found, access);
     Ok(found.physical)
 }
 
@@ -140,14 +140,21 @@ fn look(m: &mut Machine, linear: LinearAddress, access: Access) -> Option<Mappin
     walk(m, linear, access).ok().map(Mapping::from)
 }
 
-fn fill(m: &mut Machine, linear: LinearAddress, found: &Walk, user: bool) {
+fn fill(m: &mut Machine, linear: LinearAddress, found: &Walk, access: Access) {
     let page = PhysicalAddress(found.physical.0 & !0xfff);
     let ram = matches!(m.memory.page_kind(page), PageKind::Ram(_));
     let Some(host) = m.memory.host_page(page) else { return };
-    let permitted = found.writable || (!user && !m.cpu.cr0.contains(Cr0::WP));
-    let write = ram && permitted && found.dirty && !m.memory.is_watched(page);
+    let permitted = found.writable || (!access.user && !m.cpu.cr0.contains(Cr0::WP));
+    let mut write = ram && permitted && found.dirty && !m.memory.is_watched(page);
+    if write && m.memory.has_journal() {
+        // A page that is only read is not to be kept.
+        write = access.write;
+        if write {
+            m.memory.keep_page(page);
+        }
+    }
     m.counters.tlb_fills += 1;
-    m.tlb.insert(user, linear, host, Allow { read: true, write, execute: true });
+    m.tlb.insert(access.user, linear, host, Allow { read: true, write, execute: true });
 }
 
 fn walk(m: &mut Machine, linear: LinearAddress, access: Access) -> Result<Walk, Exception> {

@@ -22,12 +22,21 @@ pub struct Emulator {
     /// Tells this one's decoded code from others' on the same machine.
     id: u64,
     blocks: BlockCache,
+    /// The EIP at which [`Emulator::run_to`] stops, else [`NOWHERE`].
+    stop_at: u64,
 }
+
+/// No EIP comes here, or into a block's length of it.
+const NOWHERE: u64 = 1 << 33;
 
 impl Default for Emulator {
     fn default() -> Emulator {
         static IDS: AtomicU64 = AtomicU64::new(1);
-        Emulator { id: IDS.fetch_add(1, Ordering::Relaxed), blocks: BlockCache::default() }
+        Emulator {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            blocks: BlockCache::default(),
+            stop_at: NOWHERE,
+        }
     }
 }
 
@@ -56,6 +65,15 @@ impl Emulator {
         outcome
     }
 
+    /// As [`Emulator::run`], but for at most `count` instructions, and only until EIP is `eip` again,
+    /// after the first instruction.
+    pub fn run_to(&mut self, m: &mut Machine, eip: u32, count: u64) -> Outcome {
+        self.stop_at = eip.into();
+        let outcome = self.run(m, count);
+        self.stop_at = NOWHERE;
+        outcome
+    }
+
     fn run_until(&mut self, m: &mut Machine, end: u64) -> Outcome {
         // The host or another engine may have written code since the last run.
         if m.memory.own_code(self.id) {
@@ -77,6 +95,9 @@ impl Emulator {
             if m.counters.instructions >= end || m.signals().attention() {
                 return Outcome::Continue;
             }
+            if u64::from(m.cpu.eip) == self.stop_at {
+                return Outcome::Continue;
+            }
             if m.interrupt_requested() && m.cpu.interruptible() {
                 return Outcome::Continue;
             }
@@ -95,6 +116,11 @@ impl Emulator {
             Err(exception) => return raise_from_fetch(m, exception),
         };
         if block.ops.len() as u64 > end - m.counters.instructions {
+            return self.run_single(m);
+        }
+        let ahead = self.stop_at.wrapping_sub(m.cpu.eip.into());
+        if ahead.wrapping_sub(1) < u64::from(block.length - 1) {
+            // It lies within the block.
             return self.run_single(m);
         }
         m.memory.set_executing(block.bytes());

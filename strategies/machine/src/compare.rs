@@ -143,6 +143,25 @@ pub fn difference(left: &Machine, right: &Machine) -> Result<Vec<Difference>, Er
     Ok(found)
 }
 
+impl Machine {
+    /// Gives this machine's memory the contents of another's of the same size.
+    ///
+    /// # Errors
+    /// When the host cannot read the guests' memory.
+    pub fn take_memory(&mut self, from: &Machine) -> Result<(), Error> {
+        let found = [pages(self), pages(from)];
+        let [mine, theirs] = found.map(|pages| pages.map_err(unreadable));
+        for offset in mine?.union(&theirs?).copied() {
+            let wanted = read_page(from, offset).map_err(unreadable)?;
+            if wanted != read_page(self, offset).map_err(unreadable)? {
+                self.memory.write(self.memory.address_of(offset), &wanted);
+            }
+        }
+        self.tlb.flush();
+        Ok(())
+    }
+}
+
 fn unreadable(error: io::Error) -> Error {
     Error::HostMemory(error.to_string())
 }
@@ -375,6 +394,16 @@ mod tests {
         let found = difference(&left, &right).unwrap();
         assert_eq!(found.len(), PLACES + 1);
         assert_eq!(found[PLACES], Difference::MorePages(0x60 - PLACES as u64));
+    }
+
+    #[test]
+    fn memory_is_taken_over_as_a_whole() {
+        let (mut left, mut right) = (machine(), machine());
+        assert!(left.memory.write(PhysicalAddress(0x10_1ffe), &[1, 2, 3, 4]));
+        assert!(right.memory.write(PhysicalAddress(0x10_5000), &[1, 9, 9]));
+        left.take_memory(&right).unwrap();
+        assert_eq!(said(&left, &right), [""; 0]);
+        assert_eq!(left.memory.read_u32(PhysicalAddress(0x10_5000)), 0x0009_0901);
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub struct Machine {
     next_event: Option<Nanos>,
     /// Whether the interrupt controller asks for the CPU, as of the last [`Machine::service`].
     pub(crate) interrupt_requested: bool,
+    interrupts_held: bool,
 }
 
 /// What a machine is made of, the devices aside.
@@ -66,6 +67,7 @@ impl Machine {
             clock,
             next_event: Some(0),
             interrupt_requested: false,
+            interrupts_held: false,
         })
     }
 
@@ -107,7 +109,19 @@ impl Machine {
         }
         self.bus.devices.pic.update(&self.signals);
         self.interrupt_requested = self.bus.devices.pic.requests_interrupt();
+        if self.interrupts_held && std::mem::take(&mut self.interrupt_requested) && self.cpu.halted
+        {
+            // Nothing else would end the wait.
+            self.signals.request(Request::Stop);
+        }
         self.signals.take_request()
+    }
+
+    /// Holds interrupts back, or does so no more: a strategy then sees none, and a run whose guest
+    /// waits for one ends with [`Request::Stop`]. For who delivers them between runs.
+    pub fn hold_interrupts(&mut self, hold: bool) {
+        self.interrupts_held = hold;
+        self.signals.raise_attention();
     }
 
     /// Whether the interrupt controller asks for the CPU, as of the last [`Machine::service`].

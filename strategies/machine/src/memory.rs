@@ -5,7 +5,12 @@
 //! shown below 4 GiB. Within RAM the VGA hole (0xA0000 to 0xBFFFF) belongs to a device, and 0xF0000
 //! to 0xFFFFF is read-only for the guest.
 
+mod journal;
+
+pub use journal::Page;
+
 use crate::{Error, PhysicalAddress};
+use journal::Journal;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::fs::File;
 use std::sync::Arc;
@@ -56,6 +61,7 @@ pub struct Memory {
     code_writes: Vec<CodeWrite>,
     executing: std::ops::Range<u64>,
     code_owner: u64,
+    journal: Option<Journal>,
 }
 
 // SAFETY: `base` points into the mapping that `guest` owns, which is not tied to a thread.
@@ -104,6 +110,7 @@ impl Memory {
             code_writes: Vec::new(),
             executing: 0..0,
             code_owner: 0,
+            journal: None,
         })
     }
 
@@ -225,6 +232,7 @@ impl Memory {
     /// Writes RAM or ROM on the host's behalf (loading, DMA): read-only pages are written as well.
     /// False, and nothing written, when any of it is elsewhere.
     pub fn write(&mut self, address: PhysicalAddress, data: &[u8]) -> bool {
+        self.keep_range(address, data.len());
         let done = self.for_each_page(address, data.len(), |host, at, length| {
             // SAFETY: as in `read`.
             unsafe { std::ptr::copy_nonoverlapping(data[at..].as_ptr(), host, length) };

@@ -205,6 +205,16 @@ impl Tlb {
         }
     }
 
+    /// Withdraws the permission to write from all pages: what is to see each page's next write takes
+    /// the slow path then.
+    pub fn withhold_all_writes(&mut self) {
+        for (entries, filled) in self.entries.iter_mut().zip(&self.filled) {
+            for index in slots(filled) {
+                entries[index].write = TlbEntry::NONE;
+            }
+        }
+    }
+
     /// What was forgotten since the last call: whoever keeps translations of its own (an address
     /// window) has to forget it as well.
     pub fn take_forgotten(&mut self) -> Forgotten {

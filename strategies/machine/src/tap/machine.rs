@@ -105,6 +105,12 @@ impl Machine {
         self.bus.tap.player()?.divergence.as_ref()
     }
 
+    /// How many events of the log are still to be replayed, those aside that a file has yet to give.
+    #[must_use]
+    pub fn replay_left(&self) -> usize {
+        self.bus.tap.player().map_or(0, Player::left)
+    }
+
     /// The next interrupt that will be replayed: after how many instructions since the beginning,
     /// and its vector.
     #[must_use]

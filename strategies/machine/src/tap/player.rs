@@ -93,6 +93,11 @@ impl Player {
         }
     }
 
+    /// Events that are in memory and still to happen.
+    pub(super) fn left(&self) -> usize {
+        self.events.len()
+    }
+
     /// The next event that has a place: its number, itself and its place.
     fn next_stop(&self) -> Option<(u64, &Event, Position)> {
         let index = *self.stops.front()?;

@@ -1,0 +1,215 @@
+//! The hidden `ringside compare-worker`: the process in which strategies are compared.
+
+use super::{Arguments, DIFFERENT_STATUS};
+use crate::cli::Failure;
+use crate::config::{Vm, VmOptions};
+use crate::lockstep::{End, Lockstep, Options};
+use crate::strategies;
+use anyhow::{Context, bail};
+use host::sandbox::Policy;
+use machine::boot::{BootSource, ImageKind, Kernel};
+use machine::config::DiskConfig;
+use machine::{Machine, MachineConfig, RestoreOptions};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+use strategy::{Limit, Stop, Strategy, StrategyId, Support};
+use tempfile::NamedTempFile;
+
+/// Where a comparison begins.
+enum From {
+    /// Behind so many instructions.
+    Instruction(u64),
+    /// Where this machine was saved.
+    Saved(std::path::PathBuf),
+}
+
+/// When to save, and where to.
+struct SaveAt {
+    instructions: u64,
+    file: File,
+}
+
+/// Two machines in the same state.
+struct Machines {
+    leader: Machine,
+    reference: Machine,
+}
+
+/// Whether what was asked for makes sense.
+///
+/// # Errors
+/// When it does not.
+pub(super) fn check(arguments: &Arguments) -> anyhow::Result<()> {
+    for id in ids(arguments)? {
+        if let Support::Missing(why) = strategies::support(id) {
+            bail!("{id} is not usable on this host: {why}");
+        }
+    }
+    split_save(arguments)?;
+    machines(arguments).map(|_| ())
+}
+
+/// The worker itself.
+///
+/// # Errors
+/// When something cannot be set up, or the host fails.
+pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let ids = ids(arguments).map_err(Failure::setup)?;
+    let machines = machines(arguments).map_err(Failure::setup)?;
+    let save = split_save(arguments).and_then(create).map_err(Failure::setup)?;
+    let [first, second] = ids.map(strategies::make);
+    let both = [first?, second?];
+    let policies = ids.map(strategies::policy);
+    let policy = Policy {
+        native_code: policies.iter().any(|policy| policy.native_code),
+        kvm: policies.iter().any(|policy| policy.kvm),
+        file_bytes: if save.is_some() { None } else { Policy::SOFTWARE.file_bytes },
+        ..Policy::SOFTWARE
+    };
+    if !arguments.no_sandbox {
+        let applied = strategies::confine(&policy)?.seal()?;
+        tracing::debug!(target: "sandbox", "{applied}");
+    }
+    compare(arguments, both, machines, save)
+}
+
+fn compare(
+    arguments: &Arguments,
+    strategies: [Box<dyn Strategy>; 2],
+    machines: Machines,
+    save: Option<SaveAt>,
+) -> anyhow::Result<ExitCode> {
+    let Machines { mut leader, mut reference } = machines;
+    if let Some(From::Instruction(count)) = from(arguments) {
+        go_to(&mut leader, &mut reference, count)?;
+    }
+    let options = Options {
+        stretch: arguments.stretch.max(1),
+        seed: arguments.seed,
+        all_memory: arguments.all_memory,
+    };
+    let mut lockstep = Lockstep::new(strategies, leader, reference, options)?;
+    let begun = Instant::now();
+    let mut left = arguments.limit.unwrap_or(u64::MAX);
+    let mut end = End::Limit;
+    if let Some(SaveAt { instructions, file }) = save.filter(|save| save.instructions <= left) {
+        end = lockstep.run(instructions)?;
+        left -= instructions;
+        if matches!(end, End::Limit) {
+            let mut file = BufWriter::new(file);
+            lockstep.machine().save(&mut file)?;
+            file.flush()?;
+        }
+    }
+    if matches!(end, End::Limit) {
+        end = lockstep.run(left)?;
+    }
+    let progress = lockstep.progress();
+    let rate = progress.instructions as f64 / begun.elapsed().as_secs_f64() / 1e6;
+    let summary = format!(
+        "{} instructions in {} stretches, {} interrupts, {rate:.1} million instructions a second",
+        progress.instructions, progress.stretches, progress.interrupts
+    );
+    let (text, status) = match end {
+        End::Stopped(stop) => (format!("no difference up to the end ({stop}): {summary}"), 0),
+        End::Limit => (format!("no difference: {summary}"), 0),
+        End::Different(finding) => (format!("{finding}\n{summary}"), DIFFERENT_STATUS),
+    };
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(ExitCode::from(status))
+}
+
+/// Lets interpretation execute the first `count` instructions.
+fn go_to(leader: &mut Machine, reference: &mut Machine, count: u64) -> anyhow::Result<()> {
+    let mut alone = strategies::make(StrategyId::Interpretation)?;
+    match alone.run(leader, &Limit::instructions(count))? {
+        Stop::Limit => {}
+        stop => bail!("the guest ended before instruction {count}: {stop}"),
+    }
+    reference.take_memory(leader)?;
+    reference.cpu = leader.cpu.clone();
+    Ok(())
+}
+
+fn ids(arguments: &Arguments) -> anyhow::Result<[StrategyId; 2]> {
+    let id = |name: &str| crate::config::strategy(name).map_err(|message| anyhow::anyhow!(message));
+    Ok([id(&arguments.leader)?, id(&arguments.follower)?])
+}
+
+fn from(arguments: &Arguments) -> Option<From> {
+    let text = arguments.from.as_deref()?;
+    Some(match text.replace('_', "").parse() {
+        Ok(count) => From::Instruction(count),
+        Err(_) => From::Saved(text.into()),
+    })
+}
+
+fn split_save(arguments: &Arguments) -> anyhow::Result<Option<(u64, &str)>> {
+    let Some(text) = &arguments.save_at else { return Ok(None) };
+    let split = text.split_once('=').and_then(|(count, file)| {
+        let count = count.replace('_', "").parse().ok()?;
+        (!file.is_empty()).then_some((count, file))
+    });
+    Ok(Some(split.with_context(|| format!("--save-at {text}: NUMBER=FILE is expected"))?))
+}
+
+fn create(save: Option<(u64, &str)>) -> anyhow::Result<Option<SaveAt>> {
+    save.map(|(instructions, path)| {
+        let file = File::create(path).with_context(|| format!("{path} cannot be written"))?;
+        Ok(SaveAt { instructions, file })
+    })
+    .transpose()
+}
+
+fn machines(arguments: &Arguments) -> anyhow::Result<Machines> {
+    if let Some(From::Saved(path)) = from(arguments) {
+        let [leader, reference] = [restore(&path)?, restore(&path)?];
+        return Ok(Machines { leader, reference });
+    }
+    if let Some(name) = &arguments.workload {
+        return workload(name, arguments.iterations);
+    }
+    let vm = Vm::load(arguments.vm.as_deref(), &VmOptions::default())?;
+    let [(mut leader, _), (reference, _)] = [crate::run::machine(&vm)?, crate::run::machine(&vm)?];
+    leader.bus.devices.serial.set_output(Box::new(std::io::stderr()));
+    Ok(Machines { leader, reference })
+}
+
+fn restore(path: &Path) -> anyhow::Result<Machine> {
+    let open = File::open(path).with_context(|| format!("{} cannot be read", path.display()));
+    Machine::restore(&mut BufReader::new(open?), &RestoreOptions::default())
+        .with_context(|| format!("{}", path.display()))
+}
+
+fn workload(name: &str, iterations: Option<u32>) -> anyhow::Result<Machines> {
+    let all = workloads::all();
+    let workload = all.iter().find(|each| each.name == name);
+    let workload = workload.with_context(|| format!("no workload {name:?}"))?;
+    let image = workload.assemble(iterations.unwrap_or(workload.first_iterations))?;
+    let disk = match image.disk_sectors {
+        0 => None,
+        sectors => {
+            let file = NamedTempFile::new()?;
+            std::fs::write(file.path(), workloads::disk_image(sectors))?;
+            Some(file)
+        }
+    };
+    // The file goes when this returns: the machines have it open, and later there is no right to.
+    let boot = || -> anyhow::Result<Machine> {
+        let disk = disk.as_ref().map(|disk| disk.path().to_owned());
+        let config = MachineConfig {
+            memory_bytes: workload.memory_bytes,
+            disk: disk.map(|path| DiskConfig { path, read_only: true }),
+            ..MachineConfig::default()
+        };
+        let mut machine = Machine::new(&config)?;
+        let kernel = Kernel { path: name.into(), bytes: image.bytes.clone() };
+        let kind = Some(ImageKind::Multiboot);
+        machine::boot::load(&mut machine, &BootSource { kernel, kind, ..Default::default() })?;
+        Ok(machine)
+    };
+    Ok(Machines { leader: boot()?, reference: boot()? })
+}

@@ -1,0 +1,67 @@
+//! Accessed bits that a CPU sets for what it only reads ahead.
+//!
+//! It may do so at any time (Intel SDM volume 3, 4.8: "whenever the processor uses a paging-structure
+//! entry as part of linear-address translation"), and native execution does: IRET within a ring
+//! touches two words more than it pops. Such bits are no difference; the reference takes them over.
+
+use machine::cpu::{Cr0, Cr4};
+use machine::{Cpu, Machine, PhysicalAddress};
+use std::collections::BTreeSet;
+
+const PRESENT: u64 = 1 << 0;
+const ACCESSED: u8 = 1 << 5;
+const LARGE: u64 = 1 << 7;
+/// Where in an entry the next table is, without and with PAE.
+const TABLE: u64 = 0xffff_f000;
+const PAE_TABLE: u64 = 0xf_ffff_f000;
+
+/// Takes the accessed bits of the page at `address` over, if nothing else is different in it and it is
+/// a page table of one of `cpus`. Whether the page is the same then.
+pub(super) fn take_over(
+    leader: &Machine,
+    reference: &mut Machine,
+    address: PhysicalAddress,
+    cpus: &[&Cpu],
+) -> bool {
+    let pages = (leader.memory.page(address), reference.memory.page(address));
+    let (Some(theirs), Some(mine)) = pages else { return false };
+    let differing = theirs.iter().zip(&mine).enumerate().filter(|(_, (a, b))| a != b);
+    let is_accessed = |at: usize, theirs: u8, mine: u8| {
+        at.is_multiple_of(4) && theirs == mine | ACCESSED && u64::from(mine) & PRESENT != 0
+    };
+    if !differing.into_iter().all(|(at, (&theirs, &mine))| is_accessed(at, theirs, mine)) {
+        return false;
+    }
+    let is_table = || cpus.iter().any(|cpu| tables(leader, cpu).contains(&address.page()));
+    theirs == mine || is_table() && reference.memory.write(address, &theirs)
+}
+
+/// The pages of a CPU's paging structures, PAE's first level aside.
+fn tables(machine: &Machine, cpu: &Cpu) -> BTreeSet<u64> {
+    let mut tables = BTreeSet::new();
+    if !cpu.cr0.contains(Cr0::PG) {
+        return tables;
+    }
+    let pae = cpu.cr4.contains(Cr4::PAE);
+    let directories: Vec<u64> = match pae {
+        true => {
+            cpu.pdptes.iter().filter(|&entry| entry & PRESENT != 0).map(|e| e & PAE_TABLE).collect()
+        }
+        false => vec![u64::from(cpu.cr3) & TABLE],
+    };
+    let (size, mask) = if pae { (8, PAE_TABLE) } else { (4, TABLE) };
+    for directory in directories {
+        tables.insert(PhysicalAddress(directory).page());
+        for at in (directory..directory + 0x1000).step_by(size) {
+            let address = PhysicalAddress(at);
+            let entry = match pae {
+                true => machine.memory.read_u64(address),
+                false => machine.memory.read_u32(address).into(),
+            };
+            if entry & PRESENT != 0 && entry & LARGE == 0 {
+                tables.insert(PhysicalAddress(entry & mask).page());
+            }
+        }
+    }
+    tables
+}

@@ -1,0 +1,161 @@
+//! The instruction at which a strategy goes wrong, within a stretch that came out wrong.
+//!
+//! The emulator executes the first k instructions of the stretch, the strategy goes on from there,
+//! and the reference follows. With k = 0 the difference shows; once the culprit is among what the
+//! emulator executes, it does not: a binary search over k finds it. A strategy need not be able to
+//! stop anywhere for that, and need not do the same each time as long as it goes wrong each time.
+
+use super::code::{self, Line, Trail};
+use super::finding::{Finding, Place, What};
+use super::reference::{Chase, Missed, Origin, Reference, Why};
+use super::runner::{self, Stretch};
+use machine::tap::{Divergence, Expected};
+use machine::{Cpu, LinearAddress, Machine};
+use strategy::Strategy;
+
+/// Blocks before the culprit that are shown.
+const TRAIL: usize = 16;
+
+/// The most instructions that the search goes through.
+const FARTHEST: u64 = 1 << 26;
+
+/// A stretch that came out wrong, with all that takes part.
+pub(super) struct Search<'a> {
+    pub(super) strategy: &'a mut dyn Strategy,
+    pub(super) leader: &'a mut Machine,
+    pub(super) reference: &'a mut Reference,
+    /// The CPU at the beginning; the reference's journal has the memory.
+    pub(super) base: &'a Cpu,
+    /// Instructions before the stretch.
+    pub(super) instructions: u64,
+    /// The stretch.
+    pub(super) whole: &'a Stretch,
+}
+
+/// An attempt that came out wrong.
+struct Attempt {
+    stretch: Stretch,
+    missed: Missed,
+}
+
+impl Search<'_> {
+    /// Finds the instruction. The leader is where the stretch ended; what both machines are left in
+    /// is of no use for anything else.
+    pub(super) fn run(mut self, missed: &Missed) -> anyhow::Result<Finding> {
+        let coarse = self.describe(Place::Stretch, 0, self.whole, missed)?;
+        let Some(count) = self.narrow(missed)? else { return Ok(coarse) };
+        match self.attempt(count)? {
+            Some(Attempt { stretch, missed }) => {
+                self.describe(Place::Instruction(count), count, &stretch, &missed)
+            }
+            None => Ok(coarse),
+        }
+    }
+
+    /// How many instructions of the stretch come before the culprit, if it shows again.
+    fn narrow(&mut self, missed: &Missed) -> anyhow::Result<Option<u64>> {
+        if self.attempt(0)?.is_none() {
+            return Ok(None);
+        }
+        let closest = missed.closest.as_ref().map(|visit| visit.at);
+        let (mut low, mut high) = (0, closest.unwrap_or(self.whole.limit).max(1));
+        while self.attempt(high)?.is_some() {
+            (low, high) = (high, high.saturating_mul(2));
+            if high > FARTHEST {
+                return Ok(None);
+            }
+        }
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            match self.attempt(middle)? {
+                Some(_) => low = middle,
+                None => high = middle,
+            }
+        }
+        Ok(Some(low))
+    }
+
+    /// Lets the strategy go on behind `count` instructions. Nothing if it comes out right.
+    fn attempt(&mut self, count: u64) -> anyhow::Result<Option<Attempt>> {
+        let whole = self.whole;
+        let origin = Origin { base: self.base, events: &whole.events, count };
+        let used = self.reference.go_to(&origin);
+        self.leader.take_memory(&self.reference.machine)?;
+        self.leader.cpu = self.reference.machine.cpu.clone();
+        let events = whole.events[used..].to_vec();
+        // It is to stop where it did before: what it left wrong may not last.
+        let limit = whole.limit.saturating_sub(count).max(1);
+        let stretch = runner::replay(self.strategy, self.leader, limit, events)?;
+        Ok(match self.reference.follow(&origin, self.leader, &stretch) {
+            Chase::Reached(_) => None,
+            Chase::Missed(missed) => Some(Attempt { stretch, missed }),
+        })
+    }
+
+    /// All that is known of a difference that showed behind `count` instructions. The leader is where
+    /// the strategy left it.
+    fn describe(
+        &mut self,
+        place: Place,
+        count: u64,
+        stretch: &Stretch,
+        missed: &Missed,
+    ) -> anyhow::Result<Finding> {
+        let (before, block, trail) = self.look_back(count);
+        let mut differences = Vec::new();
+        if let Some(visit) = &missed.closest {
+            let origin = Origin { base: self.base, events: &self.whole.events, count };
+            self.reference.go_to(&origin);
+            self.reference.execute(&stretch.events, visit.at);
+            self.reference.machine.bus.tap.switch_off();
+            differences = machine::difference(self.leader, &self.reference.machine)?;
+        }
+        Ok(Finding {
+            strategy: self.strategy.id(),
+            what: what(missed),
+            place,
+            instructions: self.instructions,
+            before,
+            block,
+            stopped: stretch.cpu.clone(),
+            reference: missed.closest.as_ref().map(|visit| visit.cpu.clone()),
+            differences,
+            trail,
+        })
+    }
+
+    /// The state after `count` instructions, the block there, and the blocks before it.
+    fn look_back(&mut self, count: u64) -> (Cpu, Vec<Line>, Vec<LinearAddress>) {
+        let events = &self.whole.events;
+        self.reference.go_to(&Origin { base: self.base, events, count: 0 });
+        let machine = &mut self.reference.machine;
+        machine.replay(events.to_vec());
+        let (begun, mut trail) = (machine.counters.instructions, Trail::default());
+        while machine.counters.instructions - begun < count {
+            let before = machine.counters.instructions;
+            trail.note(machine, TRAIL);
+            emulator::step(machine);
+            if machine.counters.instructions == before {
+                break;
+            }
+        }
+        machine.bus.tap.switch_off();
+        machine.signals().take_request();
+        let before = machine.cpu.clone();
+        (before, code::block(machine), trail.entered())
+    }
+}
+
+/// What a difference is about. Where the reference has been at the strategy's EIP, it is the state
+/// there: what came later does not count.
+fn what(missed: &Missed) -> What {
+    let asked_too_much = |divergence: &Divergence| divergence.expected == Expected::Nothing;
+    match &missed.why {
+        Why::Inputs(divergence) if missed.closest.is_none() || !asked_too_much(divergence) => {
+            What::Inputs(divergence.clone())
+        }
+        Why::Halted if missed.closest.is_none() => What::Halted,
+        Why::Shutdown if missed.closest.is_none() => What::Shutdown,
+        _ => What::State,
+    }
+}

@@ -1,0 +1,343 @@
+//! The comparison: stretch after stretch until the guest stops, a limit is reached, or strategies
+//! differ.
+
+use super::accessed;
+use super::code;
+use super::finding::{Finding, Place, What};
+use super::locate::Search;
+use super::random::Random;
+use super::reference::{Chase, Origin, Reference};
+use super::runner::{self, Stretch};
+use emulator::Outcome;
+use machine::memory::Page;
+use machine::signals::Request;
+use machine::{Cpu, Difference, Machine, PhysicalAddress};
+use std::time::{Duration, Instant};
+use strategy::{Stop, Strategy, StrategyId};
+
+/// Comparing all memory may take one part in so many of the time.
+const MEMORY_SHARE: u32 = 8;
+
+/// The longest stretch while an interrupt waits to be taken.
+const WAITING_STRETCH: u64 = 64;
+
+/// The most that is asked for to get one instruction.
+const MOST_SCALE: u64 = 1024;
+
+/// How a comparison is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Instructions of a stretch on average. Strategies that do not count make of it what they can.
+    pub stretch: u64,
+    /// The lengths of stretches come from it.
+    pub seed: u64,
+    /// Compare all memory after each stretch: slow, but no stray write gets far.
+    pub all_memory: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { stretch: 20_000, seed: 1, all_memory: false }
+    }
+}
+
+/// How far a comparison has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Instructions of the reference.
+    pub instructions: u64,
+    /// Stretches.
+    pub stretches: u64,
+    /// Interrupts taken between them.
+    pub interrupts: u64,
+}
+
+/// How a comparison ended.
+#[derive(Debug)]
+pub enum End {
+    /// The guest stopped, everywhere in the same way.
+    Stopped(Stop),
+    /// The limit was reached.
+    Limit,
+    /// A difference.
+    Different(Box<Finding>),
+}
+
+/// One or two strategies beside the reference.
+pub struct Lockstep {
+    first: Box<dyn Strategy>,
+    second: Option<Box<dyn Strategy>>,
+    leader: Machine,
+    reference: Reference,
+    options: Options,
+    random: Random,
+    progress: Progress,
+    interrupt_waits: bool,
+    memory: MemoryWatch,
+    /// The CPU where the last stretch began.
+    base: Cpu,
+    /// What a strategy is asked for, for each instruction that it is to execute: those that do not
+    /// count take a count for a time.
+    scale: u64,
+}
+
+/// When all memory was compared, and how long that takes.
+struct MemoryWatch {
+    compared: Instant,
+    at: u64,
+    took: Duration,
+}
+
+impl Lockstep {
+    /// Two strategies on `leader`; `reference` is a machine in the same state. Interpretation is what
+    /// the reference does already.
+    ///
+    /// # Errors
+    /// When the machines differ.
+    pub fn new(
+        strategies: [Box<dyn Strategy>; 2],
+        leader: Machine,
+        reference: Machine,
+        options: Options,
+    ) -> anyhow::Result<Lockstep> {
+        let [first, second] = strategies;
+        let is_reference = |strategy: &dyn Strategy| strategy.id() == StrategyId::Interpretation;
+        let (first, second) = match (is_reference(&*first), is_reference(&*second)) {
+            (_, true) => (first, None),
+            (true, false) => (second, None),
+            // Twice the same: some exist only once in a process.
+            (false, false) if first.id() == second.id() => (first, None),
+            (false, false) => (first, Some(second)),
+        };
+        if let Some(difference) = machine::difference(&leader, &reference)?.first() {
+            anyhow::bail!("the machines differ before the first instruction: {difference}");
+        }
+        let memory = MemoryWatch { compared: Instant::now(), at: 0, took: Duration::ZERO };
+        Ok(Lockstep {
+            first,
+            second,
+            base: leader.cpu.clone(),
+            leader,
+            reference: Reference::new(reference),
+            options,
+            random: Random::new(options.seed),
+            progress: Progress::default(),
+            interrupt_waits: false,
+            memory,
+            scale: 1,
+        })
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// The machine that the strategies run, with the devices.
+    pub fn machine(&mut self) -> &mut Machine {
+        &mut self.leader
+    }
+
+    /// Compares until the guest stops, strategies differ, or at least `limit` more instructions were
+    /// executed.
+    ///
+    /// # Errors
+    /// When the host fails.
+    pub fn run(&mut self, limit: u64) -> anyhow::Result<End> {
+        let end = self.progress.instructions.saturating_add(limit);
+        loop {
+            if let Some(stop) = self.take_interrupt() {
+                return self.ended(End::Stopped(stop));
+            }
+            if self.progress.instructions >= end {
+                return self.ended(End::Limit);
+            }
+            let left = end - self.progress.instructions;
+            match self.stretch(left)? {
+                Step::On => {}
+                Step::Stopped(stop) => return self.ended(End::Stopped(stop)),
+                Step::Different(finding) => return Ok(End::Different(finding)),
+            }
+            if self.is_memory_due()
+                && let Some(finding) = self.compare_memory()?
+            {
+                return Ok(End::Different(finding));
+            }
+        }
+    }
+
+    fn ended(&mut self, end: End) -> anyhow::Result<End> {
+        Ok(self.compare_memory()?.map_or(end, End::Different))
+    }
+
+    /// Lets both machines take an interrupt that has come.
+    fn take_interrupt(&mut self) -> Option<Stop> {
+        let leader = &mut self.leader;
+        leader.hold_interrupts(false);
+        // The host's own requests only end runs.
+        let request = leader.service().filter(|&request| request != Request::Stop);
+        self.interrupt_waits = leader.interrupt_requested();
+        if request.is_none() && self.interrupt_waits && leader.cpu.interruptible() {
+            let vector = leader.acknowledge_interrupt();
+            self.interrupt_waits = leader.interrupt_requested();
+            self.progress.interrupts += 1;
+            let outcomes = [leader, &mut self.reference.machine]
+                .map(|machine| emulator::deliver_interrupt(machine, vector));
+            if outcomes.contains(&Outcome::Shutdown) {
+                return Some(Stop::TripleFault);
+            }
+        }
+        self.leader.hold_interrupts(true);
+        request.map(Stop::from)
+    }
+
+    /// One stretch of each strategy.
+    fn stretch(&mut self, most: u64) -> anyhow::Result<Step> {
+        let average = if self.interrupt_waits { WAITING_STRETCH } else { self.options.stretch };
+        let wanted = (1 + self.random.below(average.saturating_mul(2))).min(most);
+        let limit = wanted.saturating_mul(self.scale);
+        let base = self.leader.cpu.clone();
+        self.base.clone_from(&base);
+        self.reference.machine.begin_journal();
+        let stretch = runner::record(&mut *self.first, &mut self.leader, limit)?;
+        let origin = Origin { base: &base, events: &stretch.events, count: 0 };
+        let executed = match self.reference.follow(&origin, &self.leader, &stretch) {
+            Chase::Reached(executed) => executed,
+            Chase::Missed(missed) => {
+                let search = Search {
+                    strategy: &mut *self.first,
+                    leader: &mut self.leader,
+                    reference: &mut self.reference,
+                    base: &base,
+                    instructions: self.progress.instructions,
+                    whole: &stretch,
+                };
+                return Ok(Step::Different(Box::new(search.run(&missed)?)));
+            }
+        };
+        self.reference.remember_written();
+        self.adapt(wanted, executed, stretch.stop);
+        if let Some(finding) = self.second_strategy(&base, &stretch)? {
+            return Ok(Step::Different(finding));
+        }
+        self.progress.instructions += executed;
+        self.progress.stretches += 1;
+        Ok(match stretch.stop {
+            // What was waited for is an interrupt that is held back.
+            Stop::Limit | Stop::Requested => Step::On,
+            stop => Step::Stopped(stop),
+        })
+    }
+
+    /// Learns from a stretch what to ask for.
+    fn adapt(&mut self, wanted: u64, executed: u64, stop: Stop) {
+        if stop == Stop::Limit && executed < wanted / 2 {
+            self.scale = (self.scale * 2).min(MOST_SCALE);
+        } else if executed > wanted.saturating_mul(2) {
+            self.scale = (self.scale / 2).max(1);
+        }
+    }
+
+    /// Lets the second strategy, if there is one, run the same stretch from its log. Both machines
+    /// are then where the first one ended.
+    fn second_strategy(
+        &mut self,
+        base: &Cpu,
+        first: &Stretch,
+    ) -> anyhow::Result<Option<Box<Finding>>> {
+        let Some(second) = &mut self.second else { return Ok(None) };
+        let end = self.reference.machine.cpu.clone();
+        let after = written(&self.reference.machine);
+        let origin = Origin { base, events: &first.events, count: 0 };
+        self.reference.go_to(&origin);
+        let same = |pages: &[(PhysicalAddress, Page)], from: &Machine, to: &mut Machine| {
+            for &(address, _) in pages {
+                if let Some(page) = from.memory.page(address) {
+                    to.memory.write(address, &page);
+                }
+            }
+            to.tlb.flush();
+        };
+        same(&after, &self.reference.machine, &mut self.leader);
+        self.leader.cpu = base.clone();
+        let stretch =
+            runner::replay(&mut **second, &mut self.leader, first.limit, first.events.clone())?;
+        if let Chase::Missed(missed) = self.reference.follow(&origin, &self.leader, &stretch) {
+            let search = Search {
+                strategy: &mut **second,
+                leader: &mut self.leader,
+                reference: &mut self.reference,
+                base,
+                instructions: self.progress.instructions,
+                whole: first,
+            };
+            return search.run(&missed).map(|finding| Some(Box::new(finding)));
+        }
+        let touched = written(&self.reference.machine);
+        self.reference.go_to(&origin);
+        for (address, page) in &after {
+            self.reference.machine.memory.write(*address, page);
+        }
+        same(&touched, &self.reference.machine, &mut self.leader);
+        same(&after, &self.reference.machine, &mut self.leader);
+        self.reference.machine.cpu = end.clone();
+        self.leader.cpu = end;
+        Ok(None)
+    }
+
+    fn is_memory_due(&self) -> bool {
+        let share = self.memory.took.saturating_mul(MEMORY_SHARE);
+        self.options.all_memory || self.memory.compared.elapsed() >= share
+    }
+
+    fn compare_memory(&mut self) -> anyhow::Result<Option<Box<Finding>>> {
+        let begun = Instant::now();
+        let mut differences = machine::difference(&self.leader, &self.reference.machine)?;
+        differences.retain(|difference| !self.is_accessed_bit(difference));
+        let instructions = self.progress.instructions;
+        let since = instructions - std::mem::replace(&mut self.memory.at, instructions);
+        self.memory.compared = Instant::now();
+        self.memory.took = begun.elapsed();
+        if differences.is_empty() {
+            return Ok(None);
+        }
+        let cpu = self.leader.cpu.clone();
+        Ok(Some(Box::new(Finding {
+            strategy: self.first.id(),
+            what: What::StrayWrites,
+            place: Place::Stretches(since),
+            instructions,
+            before: cpu.clone(),
+            block: code::block(&mut self.reference.machine),
+            stopped: cpu,
+            reference: Some(self.reference.machine.cpu.clone()),
+            differences,
+            trail: Vec::new(),
+        })))
+    }
+}
+
+impl Lockstep {
+    /// Whether it is one, and not one any more.
+    fn is_accessed_bit(&mut self, difference: &Difference) -> bool {
+        let Difference::Memory { address, .. } = difference else { return false };
+        let page = PhysicalAddress(address.0 & !0xfff);
+        let cpus = [&self.leader.cpu, &self.base];
+        accessed::take_over(&self.leader, &mut self.reference.machine, page, &cpus)
+    }
+}
+
+/// What a stretch came to.
+enum Step {
+    On,
+    Stopped(Stop),
+    Different(Box<Finding>),
+}
+
+/// The pages that were written since the journal began, as they are now.
+fn written(machine: &Machine) -> Vec<(PhysicalAddress, Page)> {
+    let memory = &machine.memory;
+    let kept = memory.kept_pages();
+    kept.filter_map(|(address, _)| Some((address, memory.page(address)?))).collect()
+}

@@ -1,0 +1,36 @@
+//! Lockstep: strategies run one guest beside the emulator, and the first difference is found.
+//!
+//! No strategy has to count instructions for it. A stretch goes like this:
+//!
+//! ```text
+//! runner      runs a strategy for about so many instructions and stops where it can; the tap
+//!             records what comes in, and interrupts are held back
+//! reference   gets the same inputs from the log and executes the same code in the emulator, one
+//!             visit of the runner's EIP after the other, until everything is equal there: the
+//!             whole CPU, the pages that it wrote since the stretch began, and the log used up
+//! both        take an interrupt, if one has come meanwhile: always between two stretches
+//! ```
+//!
+//! When the reference gets nowhere near, both go back to the beginning of the stretch, and a binary
+//! search finds the instruction (`locate`): the emulator executes the first k, the strategy the rest.
+//! What the architecture leaves open is no difference: flags that it calls undefined (`undefined`), and
+//! accessed bits of what is only read ahead (`accessed`).
+//!
+//! Pages that only the strategy has written are found by comparing all memory from time to time.
+//!
+//! Two strategies that both cannot be followed one instruction at a time run each stretch one after
+//! the other, the second from the log, and each is held against the reference.
+
+mod accessed;
+mod code;
+mod finding;
+mod locate;
+mod lockstep;
+mod random;
+mod reference;
+mod runner;
+mod undefined;
+
+pub use finding::{Finding, Place, What};
+pub use lockstep::{End, Lockstep, Options, Progress};
+pub use random::Random;

@@ -1,0 +1,243 @@
+//! The reference: the emulator on a machine of its own, led to where a strategy has stopped.
+
+use super::accessed;
+use super::runner::Stretch;
+use super::undefined;
+use emulator::{Emulator, Outcome};
+use machine::cpu::Eflags;
+use machine::tap::{Divergence, Event};
+use machine::{Cpu, Machine, PhysicalAddress};
+use std::collections::VecDeque;
+use strategy::Stop;
+
+/// The emulator and its machine.
+pub(super) struct Reference {
+    pub(super) machine: Machine,
+    emulator: Emulator,
+    /// The CPU where the stretch began.
+    begun: Cpu,
+    /// Pages that were written lately, the latest last.
+    recent: VecDeque<PhysicalAddress>,
+}
+
+/// Pages that are remembered as written lately.
+const MOST_RECENT: usize = 128;
+
+/// Whether the reference came to where a strategy has stopped.
+pub(super) enum Chase {
+    /// Everything is equal there, after so many instructions.
+    Reached(u64),
+    /// It did not.
+    Missed(Missed),
+}
+
+/// A place in a stretch.
+#[derive(Clone, Copy)]
+pub(super) struct Origin<'a> {
+    /// The CPU where the stretch begins, as does the reference's journal.
+    pub(super) base: &'a Cpu,
+    /// What comes in from there on.
+    pub(super) events: &'a [Event],
+    /// Instructions behind that.
+    pub(super) count: u64,
+}
+
+/// Where the reference went instead.
+#[derive(Clone, Debug)]
+pub(super) struct Missed {
+    /// Why it went no further.
+    pub(super) why: Why,
+    /// The visit of the strategy's EIP at which most was equal.
+    pub(super) closest: Option<Visit>,
+}
+
+/// Why the reference goes no further.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Why {
+    /// It has executed more than the strategy can have.
+    Bound,
+    /// It asked for something that the strategy did not.
+    Inputs(Divergence),
+    /// It waits in HLT.
+    Halted,
+    /// It met a triple fault.
+    Shutdown,
+}
+
+/// The reference at the strategy's EIP.
+#[derive(Clone, Debug)]
+pub(super) struct Visit {
+    /// After how many instructions.
+    pub(super) at: u64,
+    pub(super) cpu: Cpu,
+    /// Registers that differ; one more for memory.
+    distance: usize,
+}
+
+impl Reference {
+    pub(super) fn new(machine: Machine) -> Reference {
+        Reference {
+            begun: machine.cpu.clone(),
+            machine,
+            emulator: Emulator::new(),
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// Goes to a place; how many events come before it.
+    pub(super) fn go_to(&mut self, origin: &Origin<'_>) -> usize {
+        self.machine.undo_writes();
+        self.machine.cpu = origin.base.clone();
+        self.execute(origin.events, origin.count);
+        let left = self.machine.replay_left();
+        self.machine.bus.tap.switch_off();
+        quieten(&self.machine);
+        origin.events.len() - left
+    }
+
+    /// Executes up to `count` instructions from a log; how many there were.
+    pub(super) fn execute(&mut self, events: &[Event], count: u64) -> u64 {
+        let machine = &mut self.machine;
+        machine.replay(events.to_vec());
+        let begun = machine.counters.instructions;
+        loop {
+            quieten(machine);
+            let executed = machine.counters.instructions - begun;
+            let outcome = match count.checked_sub(executed) {
+                None | Some(0) => return executed,
+                Some(left) => self.emulator.run(machine, left),
+            };
+            if outcome != Outcome::Continue {
+                return machine.counters.instructions - begun;
+            }
+        }
+    }
+
+    /// Runs to where a stretch has ended, which `leader` shows. What the architecture leaves open
+    /// about flags is taken from there.
+    pub(super) fn follow(
+        &mut self,
+        origin: &Origin<'_>,
+        leader: &Machine,
+        stretch: &Stretch,
+    ) -> Chase {
+        let missed = match self.chase(leader, stretch) {
+            Chase::Missed(missed) => missed,
+            reached @ Chase::Reached(_) => return reached,
+        };
+        if let Some(visit) = &missed.closest
+            && let Some(flags) = differing_flags(&visit.cpu, &stretch.cpu)
+        {
+            self.go_to(origin);
+            if undefined::after(&mut self.machine, &stretch.events, visit.at).contains(flags) {
+                self.machine.cpu.flags.merge(stretch.cpu.flags.bits(), flags);
+                if self.is_there(leader, stretch) {
+                    self.machine.bus.tap.switch_off();
+                    return Chase::Reached(visit.at);
+                }
+            }
+        }
+        Chase::Missed(missed)
+    }
+
+    fn chase(&mut self, leader: &Machine, stretch: &Stretch) -> Chase {
+        self.machine.replay(stretch.events.clone());
+        let begun = self.machine.counters.instructions;
+        let (target, bound) = (&stretch.cpu, stretch.bound());
+        let mut closest: Option<Visit> = None;
+        let why = loop {
+            let executed = self.machine.counters.instructions - begun;
+            if stretch.may_be(executed) && self.is_there(leader, stretch) {
+                self.machine.bus.tap.switch_off();
+                return Chase::Reached(executed);
+            }
+            self.note_visit(target, executed, &mut closest);
+            quieten(&self.machine);
+            if let Some(divergence) = self.machine.divergence().filter(|_| !stretch.overran) {
+                break Why::Inputs(divergence.clone());
+            }
+            if executed >= bound {
+                break Why::Bound;
+            }
+            match self.emulator.run_to(&mut self.machine, target.eip, bound - executed) {
+                Outcome::Continue => {}
+                Outcome::Halted if self.is_there(leader, stretch) => {}
+                Outcome::Halted => {
+                    let executed = self.machine.counters.instructions - begun;
+                    self.note_visit(target, executed, &mut closest);
+                    break Why::Halted;
+                }
+                Outcome::Shutdown if stretch.stop == Stop::TripleFault => {
+                    self.machine.bus.tap.switch_off();
+                    return Chase::Reached(self.machine.counters.instructions - begun);
+                }
+                Outcome::Shutdown => break Why::Shutdown,
+            }
+        };
+        quieten(&self.machine);
+        self.machine.bus.tap.switch_off();
+        Chase::Missed(Missed { why, closest })
+    }
+
+    fn is_there(&mut self, leader: &Machine, stretch: &Stretch) -> bool {
+        let cpu = &self.machine.cpu;
+        stretch.stop != Stop::TripleFault
+            && cpu.eip == stretch.cpu.eip
+            && cpu.registers == stretch.cpu.registers
+            && self.machine.replay_left() == 0
+            && cpu.is_same(&stretch.cpu)
+            && self.has_written_the_same(leader, stretch)
+    }
+
+    /// Whether the pages that the reference has written, in this stretch or lately, are the same in the
+    /// other machine. What only that one has written mostly lies in one of them.
+    fn has_written_the_same(&mut self, leader: &Machine, stretch: &Stretch) -> bool {
+        let (mine, theirs) = (&self.machine.memory, &leader.memory);
+        let written = mine.kept_pages().map(|(address, _)| address);
+        let written = written.chain(self.recent.iter().copied());
+        let differing = written.filter(|&address| mine.page(address) != theirs.page(address));
+        let cpus = [&self.begun, &stretch.cpu];
+        differing
+            .collect::<Vec<_>>()
+            .into_iter()
+            .all(|address| accessed::take_over(leader, &mut self.machine, address, &cpus))
+    }
+
+    /// Remembers the pages that were written since the journal began.
+    pub(super) fn remember_written(&mut self) {
+        for (address, _) in self.machine.memory.kept_pages() {
+            self.recent.retain(|&page| page != address);
+            self.recent.push_back(address);
+        }
+        let superfluous = self.recent.len().saturating_sub(MOST_RECENT);
+        self.recent.drain(..superfluous);
+    }
+
+    fn note_visit(&self, target: &Cpu, at: u64, closest: &mut Option<Visit>) {
+        let cpu = &self.machine.cpu;
+        if cpu.eip != target.eip {
+            return;
+        }
+        let registers = cpu.registers.iter().zip(&target.registers);
+        let distance = registers.filter(|(mine, theirs)| mine != theirs).count()
+            + usize::from(cpu.flags != target.flags);
+        if closest.as_ref().is_none_or(|visit| distance < visit.distance) {
+            *closest = Some(Visit { at, cpu: cpu.clone(), distance });
+        }
+    }
+}
+
+/// Takes what would make the emulator come back at once.
+fn quieten(machine: &Machine) {
+    machine.signals().take_request();
+    machine.signals().take_attention();
+}
+
+/// The arithmetic flags that differ, if nothing else of the CPUs does.
+fn differing_flags(left: &Cpu, right: &Cpu) -> Option<Eflags> {
+    let flags =
+        Eflags::from_bits_truncate(left.flags.bits() ^ right.flags.bits()) & Eflags::ARITHMETIC;
+    let mut merged = left.clone();
+    merged.flags.merge(right.flags.bits(), flags);
+    (!flags.is_empty() && merged.is_same(right)).then_some(flags)
+}

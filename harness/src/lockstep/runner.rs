@@ -1,0 +1,112 @@
+//! The machine that a strategy runs, one stretch at a time.
+
+use emulator::Outcome;
+use machine::tap::{Event, Expected};
+use machine::{Cpu, Machine};
+use std::time::{Duration, Instant};
+use strategy::{Error, Limit, Stop, Strategy, StrategyId};
+
+/// Events that a stretch can have: more than any strategy makes in one.
+const MOST_EVENTS: usize = 1 << 22;
+
+/// Steps in which a repeated string instruction is brought to its end.
+const MOST_STEPS: usize = 1 << 16;
+
+/// Instructions that the fastest host executes in a nanosecond: a stretch of a strategy that does
+/// not count is not longer than that.
+const INSTRUCTIONS_PER_NANOSECOND: u64 = 8;
+
+/// What a strategy did in one go.
+pub(super) struct Stretch {
+    /// Why it ended.
+    pub(super) stop: Stop,
+    /// What it asked for.
+    pub(super) limit: u64,
+    /// What came from outside, and what went there.
+    pub(super) events: Vec<Event>,
+    /// Whether it ran on behind the end of its log, where reads give all ones.
+    pub(super) overran: bool,
+    /// The CPU where it ended.
+    pub(super) cpu: Cpu,
+    took: Duration,
+    /// Instructions, if the strategy counts them.
+    counted: Option<u64>,
+}
+
+impl Stretch {
+    /// Whether it can have been so many instructions.
+    pub(super) fn may_be(&self, instructions: u64) -> bool {
+        self.counted.is_none_or(|counted| counted == instructions)
+    }
+
+    /// More instructions than this it cannot have been.
+    pub(super) fn bound(&self) -> u64 {
+        let nanos = u64::try_from(self.took.as_nanos()).unwrap_or(u64::MAX);
+        let by_time = nanos.saturating_mul(INSTRUCTIONS_PER_NANOSECOND);
+        by_time.saturating_add(self.limit.saturating_mul(4)).saturating_add(10_000)
+    }
+}
+
+/// Runs the guest for about `limit` instructions and records what comes in.
+pub(super) fn record(
+    strategy: &mut dyn Strategy,
+    machine: &mut Machine,
+    limit: u64,
+) -> Result<Stretch, Error> {
+    machine.record(MOST_EVENTS);
+    let mut stretch = run(strategy, machine, limit)?;
+    stretch.events = machine.take_events();
+    machine.bus.tap.switch_off();
+    Ok(stretch)
+}
+
+/// Runs the guest for about `limit` instructions with what came in before.
+pub(super) fn replay(
+    strategy: &mut dyn Strategy,
+    machine: &mut Machine,
+    limit: u64,
+    events: Vec<Event>,
+) -> Result<Stretch, Error> {
+    machine.replay(events.clone());
+    let stretch = run(strategy, machine, limit);
+    let overran = machine.divergence().is_some_and(|found| found.expected == Expected::Nothing);
+    let used = events.len() - machine.replay_left();
+    machine.bus.tap.switch_off();
+    machine.signals().take_request();
+    let events = events.into_iter().take(used).collect();
+    Ok(Stretch { events, overran, ..stretch? })
+}
+
+fn run(strategy: &mut dyn Strategy, machine: &mut Machine, limit: u64) -> Result<Stretch, Error> {
+    let (begun, before) = (Instant::now(), machine.counters.instructions);
+    let stop = strategy.run(machine, &Limit::instructions(limit))?;
+    if stop == Stop::Limit && !machine.cpu.halted {
+        complete(machine);
+    }
+    let counts = strategy.id() == StrategyId::Interpretation;
+    Ok(Stretch {
+        counted: counts.then(|| machine.counters.instructions - before),
+        stop,
+        limit,
+        events: Vec::new(),
+        overran: false,
+        cpu: machine.cpu.clone(),
+        took: begun.elapsed(),
+    })
+}
+
+/// Lets the emulator execute the instruction at which the strategy stopped, up to the end if it is a
+/// repeated string instruction. Where within one of these a CPU stops is its own affair, and so is
+/// whether it has touched the pages of the next instruction, which then are marked as accessed.
+fn complete(machine: &mut Machine) {
+    let eip = machine.cpu.eip;
+    let repeats = emulator::instruction(machine).is_some_and(|instruction| {
+        instruction.is_string_instruction()
+            && (instruction.has_rep_prefix() || instruction.has_repne_prefix())
+    });
+    for _ in 0..if repeats { MOST_STEPS } else { 1 } {
+        if emulator::step(machine) != Outcome::Continue || machine.cpu.eip != eip {
+            return;
+        }
+    }
+}

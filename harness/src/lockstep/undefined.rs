@@ -1,0 +1,40 @@
+//! Which flags the architecture leaves open: CPUs differ in what MUL makes of SF, and both are right.
+
+use iced_x86::RflagsBits;
+use machine::Machine;
+use machine::cpu::Eflags;
+use machine::tap::Event;
+
+/// Executes `count` instructions from a log, and tells which flags are undefined behind them.
+pub(super) fn after(machine: &mut Machine, events: &[Event], count: u64) -> Eflags {
+    machine.replay(events.to_vec());
+    let end = machine.counters.instructions + count;
+    let mut undefined = Eflags::empty();
+    while machine.counters.instructions < end {
+        let before = machine.counters.instructions;
+        let instruction = emulator::instruction(machine);
+        machine.signals().take_request();
+        let outcome = emulator::step(machine);
+        if let Some(instruction) = instruction {
+            undefined &= !flags(instruction.rflags_modified());
+            undefined |= flags(instruction.rflags_undefined());
+        }
+        if outcome != emulator::Outcome::Continue || machine.counters.instructions == before {
+            break;
+        }
+    }
+    undefined
+}
+
+/// The arithmetic flags among iced's bits.
+fn flags(bits: u32) -> Eflags {
+    let all = [
+        (RflagsBits::OF, Eflags::OF),
+        (RflagsBits::SF, Eflags::SF),
+        (RflagsBits::ZF, Eflags::ZF),
+        (RflagsBits::AF, Eflags::AF),
+        (RflagsBits::CF, Eflags::CF),
+        (RflagsBits::PF, Eflags::PF),
+    ];
+    all.iter().filter(|(bit, _)| bits & bit != 0).map(|&(_, flag)| flag).collect()
+}
