@@ -2,10 +2,12 @@
 
 use ringside::config::{Kind, Vm, VmOptions};
 use ringside::records::{SampleRow, read};
+use ringside::strategies;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use strategy::StrategyId;
 use tempfile::TempDir;
 
 fn ringside() -> Command {
@@ -340,4 +342,57 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "{what} did not come");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+#[test]
+fn a_comparison_ends_with_a_status_that_says_whether_there_was_a_difference() {
+    let folder = tempfile::tempdir().unwrap();
+    let same = ["compare", "interpretation", "interpretation", "--workload", "disk"];
+    let output = run(&same, folder.path());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with("no difference"), "{}", text(&output.stdout));
+    if !strategies::support(StrategyId::TrapAndEmulate).is_usable() {
+        eprintln!("trap-and-emulate does not work here: its SGDT is not compared");
+        return;
+    }
+    let wrong = ["compare", "trap-and-emulate", "interpretation", "--workload", "sgdt"];
+    let output = run(&wrong, folder.path());
+    let found = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let culprit = found.lines().find(|line| line.starts_with("-->"));
+    assert!(culprit.is_some_and(|line| line.contains("sgdt")), "{found}");
+}
+
+#[test]
+fn a_comparison_goes_on_from_where_a_machine_was_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let compare = |more: &[&str]| {
+        let all = [&["compare", "interpretation", "interpretation"], more].concat();
+        let output = run(&all, folder.path());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let fib = ["--workload", "fib", "--iterations", "100"];
+    let whole = compare(&fib);
+    let options = ["--limit", "1000000", "--save-at", "500000=saved"];
+    compare(&[&fib[..], &options[..]].concat());
+    let rest = compare(&["--from", "saved"]);
+    assert!(rest.starts_with("no difference up to the end"), "{rest}");
+    let count = |text: &str| {
+        let count = text.split(": ").nth(1).and_then(|rest| rest.split(' ').next());
+        count.and_then(|count| count.parse::<u64>().ok()).expect("a number")
+    };
+    let left = count(&whole) - count(&rest);
+    assert!((500_000..600_000).contains(&left), "{whole}{rest}");
+}
+
+#[test]
+fn a_comparison_of_nothing_is_refused() {
+    let folder = folder_with("damaged", "no saved machine");
+    refuses(&folder, &["compare", "interpretation", "bochs", "--workload", "fib"], &["\"bochs\""]);
+    let both = ["compare", "interpretation", "interpretation"];
+    refuses(&folder, &[&both[..], &["--workload", "nix"]].concat(), &["\"nix\""]);
+    refuses(&folder, &[&both[..], &["--from", "damaged"]].concat(), &["damaged"]);
+    let save = ["--workload", "fib", "--save-at", "soon"];
+    refuses(&folder, &[&both[..], &save].concat(), &["NUMBER=FILE"]);
 }

@@ -35,7 +35,7 @@ pub(super) struct Search<'a> {
 /// An attempt that came out wrong.
 struct Attempt {
     stretch: Stretch,
-    missed: Missed,
+    missed: Box<Missed>,
 }
 
 impl Search<'_> {
@@ -112,7 +112,7 @@ impl Search<'_> {
         }
         Ok(Finding {
             strategy: self.strategy.id(),
-            what: what(missed),
+            what: what(stretch, missed),
             place,
             instructions: self.instructions,
             before,
@@ -148,7 +148,10 @@ impl Search<'_> {
 
 /// What a difference is about. Where the reference has been at the strategy's EIP, it is the state
 /// there: what came later does not count.
-fn what(missed: &Missed) -> What {
+fn what(stretch: &Stretch, missed: &Missed) -> What {
+    if let Some(divergence) = &stretch.divergence {
+        return What::Inputs(divergence.clone());
+    }
     let asked_too_much = |divergence: &Divergence| divergence.expected == Expected::Nothing;
     match &missed.why {
         Why::Inputs(divergence) if missed.closest.is_none() || !asked_too_much(divergence) => {

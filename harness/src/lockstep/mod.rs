@@ -23,14 +23,14 @@
 
 mod accessed;
 mod code;
+mod engine;
 mod finding;
 mod locate;
-mod lockstep;
 mod random;
 mod reference;
 mod runner;
 mod undefined;
 
+pub use engine::{End, Lockstep, Options, Progress};
 pub use finding::{Finding, Place, What};
-pub use lockstep::{End, Lockstep, Options, Progress};
 pub use random::Random;

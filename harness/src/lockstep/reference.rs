@@ -28,7 +28,7 @@ pub(super) enum Chase {
     /// Everything is equal there, after so many instructions.
     Reached(u64),
     /// It did not.
-    Missed(Missed),
+    Missed(Box<Missed>),
 }
 
 /// A place in a stretch.
@@ -176,7 +176,7 @@ impl Reference {
         };
         quieten(&self.machine);
         self.machine.bus.tap.switch_off();
-        Chase::Missed(Missed { why, closest })
+        Chase::Missed(Box::new(Missed { why, closest }))
     }
 
     fn is_there(&mut self, leader: &Machine, stretch: &Stretch) -> bool {

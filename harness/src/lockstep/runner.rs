@@ -1,7 +1,7 @@
 //! The machine that a strategy runs, one stretch at a time.
 
 use emulator::Outcome;
-use machine::tap::{Event, Expected};
+use machine::tap::{Divergence, Event, Expected};
 use machine::{Cpu, Machine};
 use std::time::{Duration, Instant};
 use strategy::{Error, Limit, Stop, Strategy, StrategyId};
@@ -26,6 +26,8 @@ pub(super) struct Stretch {
     pub(super) events: Vec<Event>,
     /// Whether it ran on behind the end of its log, where reads give all ones.
     pub(super) overran: bool,
+    /// What it asked for that is not in its log.
+    pub(super) divergence: Option<Divergence>,
     /// The CPU where it ended.
     pub(super) cpu: Cpu,
     took: Duration,
@@ -69,12 +71,14 @@ pub(super) fn replay(
 ) -> Result<Stretch, Error> {
     machine.replay(events.clone());
     let stretch = run(strategy, machine, limit);
-    let overran = machine.divergence().is_some_and(|found| found.expected == Expected::Nothing);
+    let divergence = machine.divergence().cloned();
     let used = events.len() - machine.replay_left();
     machine.bus.tap.switch_off();
     machine.signals().take_request();
+    let overran = divergence.as_ref().is_some_and(|found| found.expected == Expected::Nothing);
+    let divergence = divergence.filter(|_| !overran);
     let events = events.into_iter().take(used).collect();
-    Ok(Stretch { events, overran, ..stretch? })
+    Ok(Stretch { events, overran, divergence, ..stretch? })
 }
 
 fn run(strategy: &mut dyn Strategy, machine: &mut Machine, limit: u64) -> Result<Stretch, Error> {
@@ -90,6 +94,7 @@ fn run(strategy: &mut dyn Strategy, machine: &mut Machine, limit: u64) -> Result
         limit,
         events: Vec::new(),
         overran: false,
+        divergence: None,
         cpu: machine.cpu.clone(),
         took: begun.elapsed(),
     })
