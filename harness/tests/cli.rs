@@ -350,7 +350,11 @@ fn a_comparison_ends_with_a_status_that_says_whether_there_was_a_difference() {
     let same = ["compare", "interpretation", "interpretation", "--workload", "disk"];
     let output = run(&same, folder.path());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).starts_with("no difference"), "{}", text(&output.stdout));
+    assert!(
+        text(&output.stdout).starts_with("interpretation: no difference"),
+        "{}",
+        text(&output.stdout)
+    );
     if !strategies::support(StrategyId::TrapAndEmulate).is_usable() {
         eprintln!("trap-and-emulate does not work here: its SGDT is not compared");
         return;
@@ -377,9 +381,9 @@ fn a_comparison_goes_on_from_where_a_machine_was_saved() {
     let options = ["--limit", "1000000", "--save-at", "500000=saved"];
     compare(&[&fib[..], &options[..]].concat());
     let rest = compare(&["--from", "saved"]);
-    assert!(rest.starts_with("no difference up to the end"), "{rest}");
+    assert!(rest.starts_with("interpretation: no difference up to the end"), "{rest}");
     let count = |text: &str| {
-        let count = text.split(": ").nth(1).and_then(|rest| rest.split(' ').next());
+        let count = text.split(": ").last().and_then(|rest| rest.split(' ').next());
         count.and_then(|count| count.parse::<u64>().ok()).expect("a number")
     };
     let left = count(&whole) - count(&rest);

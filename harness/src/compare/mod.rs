@@ -1,5 +1,8 @@
 //! `ringside compare`: two strategies in lockstep, and the first difference.
 //!
+//! Interpretation follows the other strategy with the inputs that this one had. Where neither is
+//! interpretation, first the one and then the other is held against it.
+//!
 //! The guest runs in a process of its own, which is confined before the first instruction.
 
 mod worker;
@@ -26,9 +29,9 @@ was asked for; 8 when the monitor fails.";
 #[derive(clap::Args, Debug)]
 #[command(after_help = HELP)]
 pub struct Arguments {
-    /// The strategy that runs first and has the devices
+    /// A strategy
     leader: String,
-    /// The strategy that gets the same inputs
+    /// Another one; where neither is interpretation, both are held against it
     follower: String,
     /// The description of the virtual machine
     #[arg(value_name = "VM.toml", required_unless_present_any = ["workload", "from"])]

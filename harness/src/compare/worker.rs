@@ -26,17 +26,17 @@ enum From {
     Saved(std::path::PathBuf),
 }
 
+/// No difference was found.
+const SAME_STATUS: u8 = 0;
+
 /// When to save, and where to.
 struct SaveAt {
     instructions: u64,
     file: File,
 }
 
-/// Two machines in the same state.
-struct Machines {
-    leader: Machine,
-    reference: Machine,
-}
+/// Machines in the same state: a strategy's and the reference's for each comparison.
+type Machines = Vec<[Machine; 2]>;
 
 /// Whether what was asked for makes sense.
 ///
@@ -49,7 +49,7 @@ pub(super) fn check(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     split_save(arguments)?;
-    machines(arguments).map(|_| ())
+    machines(arguments, 1).map(|_| ())
 }
 
 /// The worker itself.
@@ -58,11 +58,11 @@ pub(super) fn check(arguments: &Arguments) -> anyhow::Result<()> {
 /// When something cannot be set up, or the host fails.
 pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let ids = ids(arguments).map_err(Failure::setup)?;
-    let machines = machines(arguments).map_err(Failure::setup)?;
+    let machines = machines(arguments, ids.len()).map_err(Failure::setup)?;
     let save = split_save(arguments).and_then(create).map_err(Failure::setup)?;
-    let [first, second] = ids.map(strategies::make);
-    let both = [first?, second?];
-    let policies = ids.map(strategies::policy);
+    // Made now, for later there is no right to.
+    let made = ids.iter().map(|&id| strategies::make(id)).collect::<Result<Vec<_>, _>>()?;
+    let policies: Vec<_> = ids.iter().map(|&id| strategies::policy(id)).collect();
     let policy = Policy {
         native_code: policies.iter().any(|policy| policy.native_code),
         kvm: policies.iter().any(|policy| policy.kvm),
@@ -73,16 +73,23 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let applied = strategies::confine(&policy)?.seal()?;
         tracing::debug!(target: "sandbox", "{applied}");
     }
-    compare(arguments, both, machines, save)
+    let mut save = save;
+    for (strategy, [leader, reference]) in made.into_iter().zip(machines) {
+        let status = compare(arguments, strategy, leader, reference, save.take())?;
+        if status != SAME_STATUS {
+            return Ok(ExitCode::from(status));
+        }
+    }
+    Ok(ExitCode::from(SAME_STATUS))
 }
 
 fn compare(
     arguments: &Arguments,
-    strategies: [Box<dyn Strategy>; 2],
-    machines: Machines,
+    strategy: Box<dyn Strategy>,
+    mut leader: Machine,
+    mut reference: Machine,
     save: Option<SaveAt>,
-) -> anyhow::Result<ExitCode> {
-    let Machines { mut leader, mut reference } = machines;
+) -> anyhow::Result<u8> {
     if let Some(From::Instruction(count)) = from(arguments) {
         go_to(&mut leader, &mut reference, count)?;
     }
@@ -91,7 +98,8 @@ fn compare(
         seed: arguments.seed,
         all_memory: arguments.all_memory,
     };
-    let mut lockstep = Lockstep::new(strategies, leader, reference, options)?;
+    let id = strategy.id();
+    let mut lockstep = Lockstep::new(strategy, leader, reference, options)?;
     let begun = Instant::now();
     let mut left = arguments.limit.unwrap_or(u64::MAX);
     let mut end = End::Limit;
@@ -114,12 +122,14 @@ fn compare(
         progress.instructions, progress.stretches, progress.interrupts
     );
     let (text, status) = match end {
-        End::Stopped(stop) => (format!("no difference up to the end ({stop}): {summary}"), 0),
-        End::Limit => (format!("no difference: {summary}"), 0),
+        End::Stopped(stop) => {
+            (format!("{id}: no difference up to the end ({stop}): {summary}"), SAME_STATUS)
+        }
+        End::Limit => (format!("{id}: no difference: {summary}"), SAME_STATUS),
         End::Different(finding) => (format!("{finding}\n{summary}"), DIFFERENT_STATUS),
     };
     writeln!(std::io::stdout(), "{text}")?;
-    Ok(ExitCode::from(status))
+    Ok(status)
 }
 
 /// Lets interpretation execute the first `count` instructions.
@@ -134,9 +144,15 @@ fn go_to(leader: &mut Machine, reference: &mut Machine, count: u64) -> anyhow::R
     Ok(())
 }
 
-fn ids(arguments: &Arguments) -> anyhow::Result<[StrategyId; 2]> {
+/// The strategies that are held against the reference: interpretation is the same.
+fn ids(arguments: &Arguments) -> anyhow::Result<Vec<StrategyId>> {
     let id = |name: &str| crate::config::strategy(name).map_err(|message| anyhow::anyhow!(message));
-    Ok([id(&arguments.leader)?, id(&arguments.follower)?])
+    let mut ids = vec![id(&arguments.leader)?, id(&arguments.follower)?];
+    ids.dedup();
+    if ids.len() > 1 {
+        ids.retain(|&id| id != StrategyId::Interpretation);
+    }
+    Ok(ids)
 }
 
 fn from(arguments: &Arguments) -> Option<From> {
@@ -164,18 +180,23 @@ fn create(save: Option<(u64, &str)>) -> anyhow::Result<Option<SaveAt>> {
     .transpose()
 }
 
-fn machines(arguments: &Arguments) -> anyhow::Result<Machines> {
+/// The machines of so many comparisons.
+fn machines(arguments: &Arguments, count: usize) -> anyhow::Result<Machines> {
+    let pairs = |boot: &dyn Fn() -> anyhow::Result<Machine>| {
+        (0..count).map(|_| Ok([boot()?, boot()?])).collect()
+    };
     if let Some(From::Saved(path)) = from(arguments) {
-        let [leader, reference] = [restore(&path)?, restore(&path)?];
-        return Ok(Machines { leader, reference });
+        return pairs(&|| restore(&path));
     }
     if let Some(name) = &arguments.workload {
-        return workload(name, arguments.iterations);
+        return workload(name, arguments.iterations, pairs);
     }
     let vm = Vm::load(arguments.vm.as_deref(), &VmOptions::default())?;
-    let [(mut leader, _), (reference, _)] = [crate::run::machine(&vm)?, crate::run::machine(&vm)?];
-    leader.bus.devices.serial.set_output(Box::new(std::io::stderr()));
-    Ok(Machines { leader, reference })
+    let mut machines: Machines = pairs(&|| crate::run::machine(&vm).map(|(machine, _)| machine))?;
+    for [leader, _] in &mut machines {
+        leader.bus.devices.serial.set_output(Box::new(std::io::stderr()));
+    }
+    Ok(machines)
 }
 
 fn restore(path: &Path) -> anyhow::Result<Machine> {
@@ -184,7 +205,11 @@ fn restore(path: &Path) -> anyhow::Result<Machine> {
         .with_context(|| format!("{}", path.display()))
 }
 
-fn workload(name: &str, iterations: Option<u32>) -> anyhow::Result<Machines> {
+fn workload(
+    name: &str,
+    iterations: Option<u32>,
+    pairs: impl Fn(&dyn Fn() -> anyhow::Result<Machine>) -> anyhow::Result<Machines>,
+) -> anyhow::Result<Machines> {
     let all = workloads::all();
     let workload = all.iter().find(|each| each.name == name);
     let workload = workload.with_context(|| format!("no workload {name:?}"))?;
@@ -211,5 +236,5 @@ fn workload(name: &str, iterations: Option<u32>) -> anyhow::Result<Machines> {
         machine::boot::load(&mut machine, &BootSource { kernel, kind, ..Default::default() })?;
         Ok(machine)
     };
-    Ok(Machines { leader: boot()?, reference: boot()? })
+    pairs(&boot)
 }

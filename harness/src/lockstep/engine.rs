@@ -7,13 +7,12 @@ use super::finding::{Finding, Place, What};
 use super::locate::Search;
 use super::random::Random;
 use super::reference::{Chase, Origin, Reference};
-use super::runner::{self, Stretch};
+use super::runner;
 use emulator::Outcome;
-use machine::memory::Page;
 use machine::signals::Request;
 use machine::{Cpu, Difference, Machine, PhysicalAddress};
 use std::time::{Duration, Instant};
-use strategy::{Stop, Strategy, StrategyId};
+use strategy::{Stop, Strategy};
 
 /// Comparing all memory may take one part in so many of the time.
 const MEMORY_SHARE: u32 = 8;
@@ -63,10 +62,9 @@ pub enum End {
     Different(Box<Finding>),
 }
 
-/// One or two strategies beside the reference.
+/// A strategy beside the reference.
 pub struct Lockstep {
-    first: Box<dyn Strategy>,
-    second: Option<Box<dyn Strategy>>,
+    strategy: Box<dyn Strategy>,
     leader: Machine,
     reference: Reference,
     options: Options,
@@ -89,33 +87,22 @@ struct MemoryWatch {
 }
 
 impl Lockstep {
-    /// Two strategies on `leader`; `reference` is a machine in the same state. Interpretation is what
-    /// the reference does already.
+    /// A strategy on `leader`; `reference` is a machine in the same state, whose devices are not used.
     ///
     /// # Errors
     /// When the machines differ.
     pub fn new(
-        strategies: [Box<dyn Strategy>; 2],
+        strategy: Box<dyn Strategy>,
         leader: Machine,
         reference: Machine,
         options: Options,
     ) -> anyhow::Result<Lockstep> {
-        let [first, second] = strategies;
-        let is_reference = |strategy: &dyn Strategy| strategy.id() == StrategyId::Interpretation;
-        let (first, second) = match (is_reference(&*first), is_reference(&*second)) {
-            (_, true) => (first, None),
-            (true, false) => (second, None),
-            // Twice the same: some exist only once in a process.
-            (false, false) if first.id() == second.id() => (first, None),
-            (false, false) => (first, Some(second)),
-        };
         if let Some(difference) = machine::difference(&leader, &reference)?.first() {
             anyhow::bail!("the machines differ before the first instruction: {difference}");
         }
         let memory = MemoryWatch { compared: Instant::now(), at: 0, took: Duration::ZERO };
         Ok(Lockstep {
-            first,
-            second,
+            strategy,
             base: leader.cpu.clone(),
             leader,
             reference: Reference::new(reference),
@@ -200,27 +187,25 @@ impl Lockstep {
         let base = self.leader.cpu.clone();
         self.base.clone_from(&base);
         self.reference.machine.begin_journal();
-        let stretch = runner::record(&mut *self.first, &mut self.leader, limit)?;
+        let stretch = runner::record(&mut *self.strategy, &mut self.leader, limit)?;
         let origin = Origin { base: &base, events: &stretch.events, count: 0 };
         let executed = match self.reference.follow(&origin, &self.leader, &stretch) {
             Chase::Reached(executed) => executed,
             Chase::Missed(missed) => {
                 let search = Search {
-                    strategy: &mut *self.first,
+                    strategy: &mut *self.strategy,
                     leader: &mut self.leader,
                     reference: &mut self.reference,
                     base: &base,
                     instructions: self.progress.instructions,
                     whole: &stretch,
+                    patience: 1,
                 };
                 return Ok(Step::Different(Box::new(search.run(&missed)?)));
             }
         };
         self.reference.remember_written();
         self.adapt(wanted, executed, stretch.stop);
-        if let Some(finding) = self.second_strategy(&base, &stretch)? {
-            return Ok(Step::Different(finding));
-        }
         self.progress.instructions += executed;
         self.progress.stretches += 1;
         Ok(match stretch.stop {
@@ -239,53 +224,6 @@ impl Lockstep {
         }
     }
 
-    /// Lets the second strategy, if there is one, run the same stretch from its log. Both machines
-    /// are then where the first one ended.
-    fn second_strategy(
-        &mut self,
-        base: &Cpu,
-        first: &Stretch,
-    ) -> anyhow::Result<Option<Box<Finding>>> {
-        let Some(second) = &mut self.second else { return Ok(None) };
-        let end = self.reference.machine.cpu.clone();
-        let after = written(&self.reference.machine);
-        let origin = Origin { base, events: &first.events, count: 0 };
-        self.reference.go_to(&origin);
-        let same = |pages: &[(PhysicalAddress, Page)], from: &Machine, to: &mut Machine| {
-            for &(address, _) in pages {
-                if let Some(page) = from.memory.page(address) {
-                    to.memory.write(address, &page);
-                }
-            }
-            to.tlb.flush();
-        };
-        same(&after, &self.reference.machine, &mut self.leader);
-        self.leader.cpu = base.clone();
-        let stretch =
-            runner::replay(&mut **second, &mut self.leader, first.limit, first.events.clone())?;
-        if let Chase::Missed(missed) = self.reference.follow(&origin, &self.leader, &stretch) {
-            let search = Search {
-                strategy: &mut **second,
-                leader: &mut self.leader,
-                reference: &mut self.reference,
-                base,
-                instructions: self.progress.instructions,
-                whole: first,
-            };
-            return search.run(&missed).map(|finding| Some(Box::new(finding)));
-        }
-        let touched = written(&self.reference.machine);
-        self.reference.go_to(&origin);
-        for (address, page) in &after {
-            self.reference.machine.memory.write(*address, page);
-        }
-        same(&touched, &self.reference.machine, &mut self.leader);
-        same(&after, &self.reference.machine, &mut self.leader);
-        self.reference.machine.cpu = end.clone();
-        self.leader.cpu = end;
-        Ok(None)
-    }
-
     fn is_memory_due(&self) -> bool {
         let share = self.memory.took.saturating_mul(MEMORY_SHARE);
         self.options.all_memory || self.memory.compared.elapsed() >= share
@@ -293,8 +231,11 @@ impl Lockstep {
 
     fn compare_memory(&mut self) -> anyhow::Result<Option<Box<Finding>>> {
         let begun = Instant::now();
+        let cpus = [self.leader.cpu.clone(), self.base.clone()];
         let mut differences = machine::difference(&self.leader, &self.reference.machine)?;
-        differences.retain(|difference| !self.is_accessed_bit(difference));
+        differences.retain(|difference| {
+            !is_accessed_bit(difference, &self.leader, &mut self.reference.machine, &cpus)
+        });
         let instructions = self.progress.instructions;
         let since = instructions - std::mem::replace(&mut self.memory.at, instructions);
         self.memory.compared = Instant::now();
@@ -304,7 +245,7 @@ impl Lockstep {
         }
         let cpu = self.leader.cpu.clone();
         Ok(Some(Box::new(Finding {
-            strategy: self.first.id(),
+            strategy: self.strategy.id(),
             what: What::StrayWrites,
             place: Place::Stretches(since),
             instructions,
@@ -318,14 +259,16 @@ impl Lockstep {
     }
 }
 
-impl Lockstep {
-    /// Whether it is one, and not one any more.
-    fn is_accessed_bit(&mut self, difference: &Difference) -> bool {
-        let Difference::Memory { address, .. } = difference else { return false };
-        let page = PhysicalAddress(address.0 & !0xfff);
-        let cpus = [&self.leader.cpu, &self.base];
-        accessed::take_over(&self.leader, &mut self.reference.machine, page, &cpus)
-    }
+/// Whether a difference is one of accessed bits, and none any more.
+fn is_accessed_bit(
+    difference: &Difference,
+    leader: &Machine,
+    reference: &mut Machine,
+    cpus: &[Cpu; 2],
+) -> bool {
+    let Difference::Memory { address, .. } = difference else { return false };
+    let page = PhysicalAddress(address.0 & !0xfff);
+    accessed::take_over(leader, reference, page, &[&cpus[0], &cpus[1]])
 }
 
 /// What a stretch came to.
@@ -333,11 +276,4 @@ enum Step {
     On,
     Stopped(Stop),
     Different(Box<Finding>),
-}
-
-/// The pages that were written since the journal began, as they are now.
-fn written(machine: &Machine) -> Vec<(PhysicalAddress, Page)> {
-    let memory = &machine.memory;
-    let kept = memory.kept_pages();
-    kept.filter_map(|(address, _)| Some((address, memory.page(address)?))).collect()
 }

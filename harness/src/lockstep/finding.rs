@@ -2,7 +2,7 @@
 
 use super::code::Line;
 use machine::cpu::SegmentRegister;
-use machine::tap::Divergence;
+use machine::tap::{Divergence, Event};
 use machine::{Cpu, Difference, LinearAddress};
 use std::fmt;
 use strategy::StrategyId;
@@ -44,6 +44,8 @@ pub enum What {
     State,
     /// The reference asked the world outside for something else.
     Inputs(Divergence),
+    /// The strategy did something to the world outside, or asked it, that the reference does not.
+    Unasked(Event),
     /// The reference waits in HLT, and the strategy did not, or elsewhere.
     Halted,
     /// The reference met a triple fault.
@@ -92,6 +94,9 @@ impl Finding {
             What::State => writeln!(f, "{name} differs from the reference"),
             What::Inputs(divergence) => {
                 writeln!(f, "{name} asks the world outside for something else: {divergence}")
+            }
+            What::Unasked(event) => {
+                writeln!(f, "{name} does to the world outside what the reference does not: {event}")
             }
             What::Halted => writeln!(f, "{name} is elsewhere when the reference waits in HLT"),
             What::Shutdown => {

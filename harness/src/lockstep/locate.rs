@@ -19,6 +19,9 @@ const TRAIL: usize = 16;
 /// The most instructions that the search goes through.
 const FARTHEST: u64 = 1 << 26;
 
+/// How many times as long as the stretch an attempt can be.
+const MOST_PATIENCE: u64 = 512;
+
 /// A stretch that came out wrong, with all that takes part.
 pub(super) struct Search<'a> {
     pub(super) strategy: &'a mut dyn Strategy,
@@ -30,6 +33,8 @@ pub(super) struct Search<'a> {
     pub(super) instructions: u64,
     /// The stretch.
     pub(super) whole: &'a Stretch,
+    /// How many times as long as the stretch an attempt is; 1 at first.
+    pub(super) patience: u64,
 }
 
 /// An attempt that came out wrong.
@@ -54,8 +59,12 @@ impl Search<'_> {
 
     /// How many instructions of the stretch come before the culprit, if it shows again.
     fn narrow(&mut self, missed: &Missed) -> anyhow::Result<Option<u64>> {
-        if self.attempt(0)?.is_none() {
-            return Ok(None);
+        // A strategy that takes a count for a time gets less far each time it begins anew.
+        while self.attempt(0)?.is_none() {
+            self.patience *= 8;
+            if self.patience > MOST_PATIENCE {
+                return Ok(None);
+            }
         }
         let closest = missed.closest.as_ref().map(|visit| visit.at);
         let (mut low, mut high) = (0, closest.unwrap_or(self.whole.limit).max(1));
@@ -84,7 +93,7 @@ impl Search<'_> {
         self.leader.cpu = self.reference.machine.cpu.clone();
         let events = whole.events[used..].to_vec();
         // It is to stop where it did before: what it left wrong may not last.
-        let limit = whole.limit.saturating_sub(count).max(1);
+        let limit = whole.limit.saturating_sub(count).max(1).saturating_mul(self.patience);
         let stretch = runner::replay(self.strategy, self.leader, limit, events)?;
         Ok(match self.reference.follow(&origin, self.leader, &stretch) {
             Chase::Reached(_) => None,
@@ -153,6 +162,11 @@ fn what(stretch: &Stretch, missed: &Missed) -> What {
         return What::Inputs(divergence.clone());
     }
     let asked_too_much = |divergence: &Divergence| divergence.expected == Expected::Nothing;
+    if let Some(visit) = missed.closest.as_ref().filter(|visit| visit.distance == 0)
+        && let Some(event) = stretch.events.iter().rev().nth(visit.left.wrapping_sub(1))
+    {
+        return What::Unasked(*event);
+    }
     match &missed.why {
         Why::Inputs(divergence) if missed.closest.is_none() || !asked_too_much(divergence) => {
             What::Inputs(divergence.clone())

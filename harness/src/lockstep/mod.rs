@@ -1,4 +1,4 @@
-//! Lockstep: strategies run one guest beside the emulator, and the first difference is found.
+//! Lockstep: a strategy runs a guest beside the emulator, and the first difference is found.
 //!
 //! No strategy has to count instructions for it. A stretch goes like this:
 //!
@@ -18,8 +18,7 @@
 //!
 //! Pages that only the strategy has written are found by comparing all memory from time to time.
 //!
-//! Two strategies that both cannot be followed one instruction at a time run each stretch one after
-//! the other, the second from the log, and each is held against the reference.
+//! Two strategies are compared by holding each against the reference.
 
 mod accessed;
 mod code;

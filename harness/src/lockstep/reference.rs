@@ -70,8 +70,10 @@ pub(super) struct Visit {
     /// After how many instructions.
     pub(super) at: u64,
     pub(super) cpu: Cpu,
+    /// Events of the log that are left.
+    pub(super) left: usize,
     /// Registers that differ; one more for memory.
-    distance: usize,
+    pub(super) distance: usize,
 }
 
 impl Reference {
@@ -222,7 +224,8 @@ impl Reference {
         let distance = registers.filter(|(mine, theirs)| mine != theirs).count()
             + usize::from(cpu.flags != target.flags);
         if closest.as_ref().is_none_or(|visit| distance < visit.distance) {
-            *closest = Some(Visit { at, cpu: cpu.clone(), distance });
+            let left = self.machine.replay_left();
+            *closest = Some(Visit { at, cpu: cpu.clone(), left, distance });
         }
     }
 }

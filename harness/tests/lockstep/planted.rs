@@ -71,10 +71,9 @@ fn find(
     let Pair { leader, reference, disk: _disk } = Pair::boot(workload, iterations);
     let inner = make(StrategyId::Interpretation);
     let wrong: Box<dyn Strategy> = Box::new(Wrong { inner, bytes, damage, sound: 60_000 });
-    let both = [wrong, make(StrategyId::Interpretation)];
     let options = Options { stretch: 5_000, ..Options::default() };
     let mut lockstep =
-        Lockstep::new(both, leader, reference, options).map_err(|error| error.to_string())?;
+        Lockstep::new(wrong, leader, reference, options).map_err(|error| error.to_string())?;
     match lockstep.run(u64::MAX).map_err(|error| error.to_string())? {
         End::Different(finding) => {
             println!("{finding}");
@@ -134,7 +133,7 @@ fn wrong_output() -> Result<(), String> {
     let damage = |machine: &mut Machine| machine.bus.port_write(0x80, 1, 0x55);
     let finding = find("fib", 2, &[0x48], damage)?;
     match &finding.what {
-        What::Inputs(_) => Ok(()),
+        What::Inputs(_) | What::Unasked(_) => Ok(()),
         _ => Err(format!("a write to a port was to be found, and it was\n{finding}")),
     }
 }

@@ -77,6 +77,9 @@ fn within_page(
     let physical = paging::access(m, LinearAddress(linear), write)?.physical;
     let is_ram = matches!(m.memory.page_kind(physical), PageKind::Ram(_));
     let host = m.memory.host_page(physical).filter(|_| is_ram)?;
+    if write {
+        m.memory.keep_page(physical);
+    }
     let host = host.wrapping_add(physical.page_offset() as usize);
     Some((host, write.then_some(physical)))
 }
