@@ -8,8 +8,8 @@
 //! and a memory operand becomes `gs:` with 32-bit address size. R13 points to the context; the rest
 //! of R8 to R15 is scratch. Translated code can reach nothing outside its window and its context.
 //!
-//! From the top: [`engine`] runs units and handles what ends them; [`translate`] makes them;
-//! [`cache`] keeps them; [`space`] and [`view`] keep the windows.
+//! From the top: `engine` runs units and handles what ends them; `translate` makes them;
+//! `cache` keeps them; `space` and `view` keep the windows.
 
 mod cache;
 mod class;

@@ -146,6 +146,8 @@ impl Engine {
     pub(crate) fn run(&mut self, m: &mut Machine, limit: &Limit) -> Result<Stop, Error> {
         let mut stint = self.begin(m, limit)?;
         let gs_base = set_gs_base(0);
+        // No window: it is set with the first unit.
+        self.context.window = 0;
         let before = m.counters;
         let stop = self.run_guest(m, &mut stint);
         let mut kinds = ExitCounts::default();
