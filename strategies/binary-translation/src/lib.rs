@@ -16,6 +16,7 @@ mod class;
 mod context;
 mod emit;
 mod engine;
+mod explain;
 mod memory;
 mod mode;
 mod sites;
@@ -25,6 +26,7 @@ mod translate;
 mod view;
 
 pub use cache::Statistics;
+pub use explain::{Explained, explain};
 
 use engine::Engine;
 use machine::Machine;

@@ -74,6 +74,11 @@ impl Mode {
     pub(crate) fn has_time_stamps(self) -> bool {
         self.0 & TSC != 0
     }
+
+    /// The usual mode of a kernel.
+    pub(crate) fn kernel() -> Mode {
+        Mode(FS | GS | FPU | SSE)
+    }
 }
 
 fn has_time_stamps(m: &Machine) -> bool {

@@ -4,6 +4,19 @@
 //! unconditional jump, a return, the end of the page, or [`MOST_INSTRUCTIONS`]. Each instruction is
 //! given to the module that knows it; what none of them knows is left to the emulator, by an exit
 //! that comes back ([`Translator::step`]).
+//!
+//! An example (a unit test of `explain` keeps it true; `ringside translate` shows any other):
+//!
+//! ```text
+//! 8b 43 04    mov eax,[ebx+4]    65 67 8b 43 04       mov eax,gs:[ebx+4]
+//! 01 d0       add eax,edx        01 d0                add eax,edx
+//! 50          push eax           65 67 41 89 46 fc    mov gs:[r14d-4],eax
+//!                                45 8d 76 fc          lea r14d,[r14-4]
+//! fa          cli                41 c7 45 …           mov dword [r13+INTERRUPT_FLAG],0
+//! c3          ret                65 67 45 8b 06       mov r8d,gs:[r14d]
+//!                                45 8d 76 04          lea r14d,[r14+4]
+//!                                c3                   ret
+//! ```
 
 mod control;
 mod operand;
@@ -26,7 +39,7 @@ const MOST_INSTRUCTIONS: usize = 64;
 const MOST_HOST_BYTES: usize = 6 << 10;
 
 /// As the emulator decodes.
-const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
+pub(crate) const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
     | DecoderOptions::NO_MPFX_0FBC
     | DecoderOptions::NO_MPFX_0FBD
     | DecoderOptions::NO_WBNOINVD;
@@ -76,6 +89,8 @@ pub(crate) struct Translation {
     pub(crate) links: Vec<Link>,
     /// Where returns come back to.
     pub(crate) returns: Vec<u32>,
+    /// Where the code off the common path begins.
+    pub(crate) cold: u32,
 }
 
 /// How translation goes on after an instruction.
@@ -135,6 +150,7 @@ pub(crate) fn translate(
         entry: 0,
     };
     let length = translator.unit();
+    let cold = translator.e.offset() as u32;
     translator.finish();
     Translation {
         bytes: translator.e.bytes,
@@ -142,6 +158,7 @@ pub(crate) fn translate(
         places: translator.places,
         links: translator.links,
         returns: translator.returns,
+        cold,
     }
 }
 
