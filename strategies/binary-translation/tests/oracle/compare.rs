@@ -102,6 +102,9 @@ impl Bench {
         let machine = &mut self.emulated.machine;
         let outcome = self.emulator.run(machine, MOST_INSTRUCTIONS);
         if machine.counters.port_io + machine.counters.mmio > 0 {
+            // Devices keep what they were told: a request for a reset would end all later cases.
+            self.emulated = Guest::new();
+            self.emulator = Emulator::new();
             return None;
         }
         match outcome {
@@ -116,11 +119,8 @@ impl Bench {
     /// stores in parts or marks its pages in an order of its own, or had a repeated one overwrite itself: how often it is then repeated before
     /// its new bytes are fetched is the CPU's choice.
     fn may_differ(&mut self, twisted: &Twisted, code: &Code) -> bool {
-        if self.emulated.fault_address().and_then(|eip| self.instruction_at(eip)).is_some_and(
-            |instruction| {
-                rules::stores_in_parts(&instruction) || rules::accesses_in_any_order(&instruction)
-            },
-        ) {
+        let last = self.emulated.fault_address().and_then(|eip| self.instruction_at(eip));
+        if last.is_some_and(|last| rules::may_be_half_done(&last)) {
             return true;
         }
         self.emulated.load(twisted, code);
@@ -132,7 +132,8 @@ impl Bench {
             let at = CODE + (self.emulated.machine.cpu.eip & 0xfff);
             let before = self.bytes_at(at);
             if emulator::step(&mut self.emulated.machine) != Outcome::Continue {
-                break;
+                // A triple fault, and no frame that would tell where.
+                return next.is_some_and(|next| rules::may_be_half_done(&next));
             }
             if next.is_some_and(|next| rules::repeats(&next)) && self.bytes_at(at) != before {
                 return true;

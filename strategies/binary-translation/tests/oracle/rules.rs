@@ -7,7 +7,7 @@ use iced_x86::{Instruction, Mnemonic};
 #[path = "../../../emulator/tests/oracle/rules.rs"]
 mod real_cpu;
 
-pub(crate) use real_cpu::{accesses_in_any_order, always_faults, is_floating_point, is_indirect};
+pub(crate) use real_cpu::{always_faults, is_floating_point, is_indirect};
 
 /// Why an instruction is not compared, or nothing if it is.
 pub(crate) fn exclusion(instruction: &Instruction) -> Option<&'static str> {
@@ -33,7 +33,7 @@ pub(crate) fn is_device_access(instruction: &Instruction) -> bool {
 
 /// Whether a fault may come when part of the instruction's stores is done: what is then in memory
 /// is anybody's guess (Intel SDM volume 3, 6.5 says only that it can be executed again).
-pub(crate) fn stores_in_parts(instruction: &Instruction) -> bool {
+fn stores_in_parts(instruction: &Instruction) -> bool {
     use Mnemonic as M;
     matches!(instruction.mnemonic(), M::Pusha | M::Pushad | M::Sgdt | M::Sidt | M::Enter)
 }
@@ -42,4 +42,9 @@ pub(crate) fn stores_in_parts(instruction: &Instruction) -> bool {
 pub(crate) fn repeats(instruction: &Instruction) -> bool {
     instruction.is_string_instruction()
         && (instruction.has_rep_prefix() || instruction.has_repne_prefix())
+}
+
+/// Whether what is left in memory by a fault of the instruction is the CPU's choice.
+pub(crate) fn may_be_half_done(instruction: &Instruction) -> bool {
+    stores_in_parts(instruction) || real_cpu::accesses_in_any_order(instruction)
 }
