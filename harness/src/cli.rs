@@ -1,7 +1,7 @@
 //! The command line, and what a failure means for the exit status.
 
 use crate::config::VmOptions;
-use crate::{audit, bench, compare, doctor, list, peers, run, worker};
+use crate::{audit, bench, compare, doctor, list, peers, run, translate, worker};
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -36,6 +36,8 @@ enum Command {
     Audit(audit::Arguments),
     /// Run two strategies in lockstep and show the first difference
     Compare(compare::Arguments),
+    /// Show what binary translation makes of the code at an address in a kernel
+    Translate(translate::Arguments),
     /// Show the strategies, peers, workloads and CPU models
     List,
     /// Show what this host can do, and why not
@@ -160,6 +162,7 @@ fn dispatch(command: Option<Command>) -> anyhow::Result<ExitCode> {
         Some(Command::Audit(arguments)) => audit::main(&arguments),
         Some(Command::Compare(arguments)) => compare::main(&arguments),
         Some(Command::CompareWorker(arguments)) => compare::worker_main(&arguments),
+        Some(Command::Translate(arguments)) => translate::main(&arguments),
         Some(Command::List) => print(&list::text()),
         Some(Command::Doctor) => print(&doctor::text()),
         Some(Command::Worker(arguments)) => {

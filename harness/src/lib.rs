@@ -25,6 +25,7 @@ pub mod report;
 pub mod run;
 pub mod stats;
 pub mod strategies;
+pub mod translate;
 pub mod worker;
 
 pub use cli::main;

@@ -76,7 +76,7 @@ pub struct Arguments {
     pub plot: Option<PathBuf>,
 }
 
-fn address(text: &str) -> Result<u32, String> {
+pub(crate) fn address(text: &str) -> Result<u32, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16),
         None => text.parse(),
@@ -226,7 +226,7 @@ fn patched(code: &Code<'_>, site: &Site) -> Patched {
 /// # Errors
 /// When the image cannot be read or is damaged, or a file cannot be written.
 pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let program = read(arguments).map_err(Failure::setup)?;
+    let program = read_with_entries(arguments).map_err(Failure::setup)?;
     let method =
         if program.is_told_apart || arguments.sweep { Method::Sweep } else { Method::Follow };
     let audit = Audit::of(program, method);
@@ -243,12 +243,12 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn read(arguments: &Arguments) -> anyhow::Result<Program> {
-    let path = &arguments.image;
+/// Reads an image of this kind; flat ones go to `address`, or where they usually do.
+pub(crate) fn read(path: &Path, kind: ImageKind, address: Option<u32>) -> anyhow::Result<Program> {
     // Its message has the cause already.
     let kernel = Kernel::read(path).map_err(|error| anyhow!("{error}"))?;
-    let size = match arguments.kind {
-        ImageKind::Auto if arguments.address.is_some() => {
+    let size = match kind {
+        ImageKind::Auto if address.is_some() => {
             return Err(anyhow!("--address is for flat binaries: say --kind flat32 or flat16"));
         }
         ImageKind::Auto => None,
@@ -260,11 +260,17 @@ fn read(arguments: &Arguments) -> anyhow::Result<Program> {
         Some(size) => {
             let usual = FLAT_ADDRESS.iter().find(|(known, _)| *known == size);
             let usual = usual.map_or(0, |&(_, address)| address);
-            let address = arguments.address.unwrap_or(usual);
+            let address = address.unwrap_or(usual);
             Program::flat(&kernel.bytes, Flat { address, size })
         }
     };
-    let mut program = program.with_context(|| path.display().to_string())?;
+    program.with_context(|| path.display().to_string())
+}
+
+/// Reads the image, and where to look in it.
+fn read_with_entries(arguments: &Arguments) -> anyhow::Result<Program> {
+    let path = &arguments.image;
+    let mut program = read(path, arguments.kind, arguments.address)?;
     if let Some(entry) = arguments.entry.iter().find(|&&at| program.find_code(at).is_none()) {
         return Err(anyhow!("{}: --entry {entry:#x}: no code is there", path.display()));
     }
