@@ -269,7 +269,8 @@ fn timer_interrupts_arrive_in_a_loop_without_exits() {
     let mut machine =
         timer_guest(&[0xfb, 0x83, 0x3d, 0, 0x90, 0, 0, 20, 0x72, 0xf7, 0xfa, 0xe6, 0xf4]);
     assert!(matches!(kvm.run(&mut machine, &soon()).unwrap(), Stop::Exit(_)));
-    assert_eq!(read(&machine, DATA), 20);
+    // On a slow host one more may arrive between the comparison and CLI.
+    assert!((20..=22).contains(&read(&machine, DATA)));
     assert!(kvm.exits().get(ExitKind::Host) > 0, "the guest had to be interrupted");
 }
 
