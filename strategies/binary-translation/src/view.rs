@@ -140,17 +140,7 @@ impl View {
         let around = if m.cpu.paging() { AROUND } else { AROUND_UNPAGED };
         let lowest = page.saturating_sub(around);
         let highest = (page + PAGE + around).min(WINDOW_BYTES);
-        let below = self.shown.gap(page.saturating_sub(1), lowest..page).start.min(page);
-        let above = self.shown.gap(page + PAGE, page + PAGE..highest).end.max(page + PAGE);
-        let mut fits = |at: u64| look_up(m, at) == Some(found.beyond(at.wrapping_sub(page)));
-        let (mut start, mut end) = (page, page + PAGE);
-        while start > below && fits(start - PAGE) {
-            start -= PAGE;
-        }
-        while end < above && fits(end) {
-            end += PAGE;
-        }
-        start..end
+        self.shown.around(page, found, lowest..highest, |at| look_up(m, at))
     }
 
     fn show(&mut self, m: &Machine, run: Range<u64>, first: Page) -> Result<(), Error> {

@@ -72,6 +72,28 @@ impl Runs {
         within.start.max(before)..within.end.min(after)
     }
 
+    /// The pages around `page`, within `bounds`, that could be mapped in one call with it as
+    /// `found`: absent until now, and what `look_up` says of each continues the run.
+    pub fn around(
+        &self,
+        page: u64,
+        found: Page,
+        bounds: Range<u64>,
+        mut look_up: impl FnMut(u64) -> Option<Page>,
+    ) -> Range<u64> {
+        let below = self.gap(page.saturating_sub(1), bounds.start..page).start.min(page);
+        let above = self.gap(page + PAGE, page + PAGE..bounds.end).end.max(page + PAGE);
+        let mut fits = |at: u64| look_up(at) == Some(found.beyond(at.wrapping_sub(page)));
+        let (mut start, mut end) = (page, page + PAGE);
+        while start > below && fits(start - PAGE) {
+            start -= PAGE;
+        }
+        while end < above && fits(end) {
+            end += PAGE;
+        }
+        start..end
+    }
+
     /// Enters pages in place of what is there; `page` is the first.
     pub fn insert(&mut self, pages: Range<u64>, page: Page) {
         self.remove(pages.clone());
