@@ -1,14 +1,16 @@
 //! One trap and its emulation, CLI under trap-and-emulate, against what the host takes for a signal
-//! alone: the same instruction in 32-bit code, and a handler that only steps over it.
+//! alone: the same instruction in 32-bit code, and a handler that only steps over it. Beside them a
+//! crossing, the way into the monitor without a signal.
 //!
-//! Both are measured in turns, in one process, and the ratio of the medians is printed; criterion's
+//! The first two are measured in turns, in one process, and the ratio of the medians is printed; criterion's
 //! figures of each follow.
 
 use benches::{endless, guest};
 use criterion::{Criterion, Throughput, criterion_group};
-use host::compatibility::{CompatibilityMode, NativeState};
+use host::compatibility::{CompatibilityMode, IntegerState, NativeState, Selectors};
+use host::crossing::{self, CODE_SELECTOR};
 use host::low_memory::LowMemory;
-use machine::cpu::register;
+use machine::cpu::{Eflags, Fpu, register};
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +21,8 @@ use trap_and_emulate::TrapAndEmulate;
 const CLI: u8 = 0xfa;
 /// Where the code of the bare signals is.
 const CODE: u32 = 0x1000_0000;
+/// Where the crossing's pad is, from there.
+const PAD: u32 = 0x100;
 /// 1: cli; dec ecx; jnz 1b; hlt
 const LOOP: [u8; 5] = [CLI, 0x49, 0x75, 0xfc, 0xf4];
 
@@ -112,6 +116,33 @@ fn emulated_traps(wanted: u64) -> Duration {
     }
 }
 
+/// The time of so many crossings, each entered and left with the whole state.
+fn crossings(wanted: u64) -> Duration {
+    let mut mode = CompatibilityMode::new().expect("native code runs here");
+    let mut memory = LowMemory::new(CODE, 4096).expect("memory below 4 GiB");
+    let mut code = vec![0xea];
+    code.extend((CODE + PAD).to_le_bytes());
+    code.extend(CODE_SELECTOR.to_le_bytes());
+    memory.write(0, &code);
+    memory.write(PAD as usize, &crossing::pad(1));
+    mode.allow_crossings(CODE + PAD..CODE + PAD + crossing::PAD_BYTES as u32);
+    let mut state = IntegerState {
+        registers: [0; 8],
+        eip: CODE,
+        eflags: Eflags::FIXED.bits(),
+        selectors: Selectors::FLAT,
+        has_16bit_stack: false,
+    };
+    let mut fpu = Fpu::default();
+    let start = Instant::now();
+    for _ in 0..wanted {
+        // SAFETY: the code only crosses.
+        let exit = unsafe { mode.run_with(&mut state, &mut fpu) }.expect("the code is entered");
+        assert_eq!(exit.crossing, Some(1));
+    }
+    start.elapsed()
+}
+
 /// Microseconds a trap, the median of the samples.
 fn median(mut samples: Vec<Duration>) -> f64 {
     samples.sort_unstable();
@@ -136,6 +167,7 @@ fn traps(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     group.bench_function("bare signal", |bencher| bencher.iter_custom(bare_signals));
     group.bench_function("CLI emulated", |bencher| bencher.iter_custom(emulated_traps));
+    group.bench_function("crossing", |bencher| bencher.iter_custom(crossings));
     group.finish();
 }
 

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     fn native(signal: i32, trap: u8, error_code: u32) -> NativeExit {
-        NativeExit { signal, trap, error_code, address: 0x1234, eip: 0x5678 }
+        NativeExit { signal, trap, error_code, address: 0x1234, eip: 0x5678, crossing: None }
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! [`CompatibilityMode::run`] loads a [`NativeState`], executes from there until something traps,
 //! and brings the state back. Whatever interrupts the guest comes as a signal, and so as a
-//! [`NativeExit`]: a fault, a software interrupt, a system call, the watchdog. What to make of it
-//! is the caller's business, and so is what lies in memory below 4 GiB
-//! (see [`low_memory`](crate::low_memory)).
+//! [`NativeExit`]: a fault, a software interrupt, a system call, the watchdog. Code of the caller's
+//! own may leave by a [`crossing`](crate::crossing) instead. What to make of an exit is the caller's
+//! business, and so is what lies in memory below 4 GiB (see [`low_memory`](crate::low_memory)).
 //!
 //! Nothing here keeps hostile code from loading the host's own selectors and so becoming 64-bit
 //! code in this process: only code that has been looked at, or a process without rights, may run
@@ -18,6 +18,7 @@ use crate::time_stamp;
 use crate::watchdog::Watchdog;
 use crate::world_switch::{self, DataSelectors, InterruptFrame, SignalReport, SwitchArea};
 use machine::cpu::{Eflags, Fpu, FxArea, register};
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -122,8 +123,13 @@ pub struct NativeExit {
     pub error_code: u32,
     /// The linear address of a page fault (CR2); without meaning otherwise.
     pub address: u32,
-    /// Where the code was left: at the faulting instruction, or after a trapping one.
+    /// Where the code was left: at the faulting instruction, or after a trapping one; without
+    /// meaning for a crossing.
     pub eip: u32,
+    /// Which [`crossing`](crate::crossing) the code has taken, where it was not a signal that ended
+    /// the stay; `signal` is 0 then. EIP and CS of the state are what they were on entry, for the far
+    /// jump has replaced the code's own.
+    pub crossing: Option<u32>,
 }
 
 /// This thread's right to run 32-bit code natively.
@@ -167,6 +173,12 @@ impl CompatibilityMode {
     /// From now on RDTSC in native code is an exit: SIGSEGV with trap 13.
     pub fn trap_time_stamps(&mut self) {
         self.traps_time_stamps = true;
+    }
+
+    /// Says where [`pads`](crate::crossing::pad) are: 64-bit code at these linear addresses is the
+    /// monitor's, so that a signal there is no sign of an escaped guest.
+    pub fn allow_crossings(&mut self, pads: Range<u32>) {
+        self.area.pads = [pads.start, pads.end];
     }
 
     /// Runs from `state` until something traps.
@@ -216,7 +228,7 @@ impl CompatibilityMode {
         unsafe { world_switch::enter(&raw mut *self.area) };
         // What FXSAVE says of the host is no state of the guest's.
         fpu.area.0[MXCSR_MASK..MXCSR_MASK + 4].fill(0);
-        if self.area.report.signal == 0 {
+        if self.area.report.signal == 0 && !self.area.report.crossed {
             // Kicked before it was entered.
             self.area.report.signal = libc::SIGALRM;
         }
@@ -279,6 +291,7 @@ impl CompatibilityMode {
         area.selectors =
             DataSelectors { ds: ds.into(), es: es.into(), fs: fs.into(), gs: gs.into() };
         area.report = SignalReport::default();
+        area.put_off_flags = 0;
         record::entering(state.eip);
         area.entry_frame = &raw const area.frame;
         if state.has_16bit_stack {
@@ -296,24 +309,29 @@ impl CompatibilityMode {
 
     fn exit(&self, state: &mut IntegerState) -> Result<NativeExit, Error> {
         let area = &*self.area;
-        let SignalReport { signal, trap, error_code, address, from_guest } = area.report;
-        let trap = trap as u8;
-        if from_guest {
+        let report = area.report;
+        let trap = report.trap as u8;
+        if report.from_guest || report.crossed {
+            let DataSelectors { ds, es, fs, gs } = area.selectors;
             state.registers = area.registers;
-            state.eip = area.frame.rip as u32;
             state.eflags = area.frame.rflags as u32;
-            state.selectors = Selectors {
-                cs: area.frame.cs as u16,
-                ss: area.frame.ss as u16,
-                ds: area.selectors.ds as u16,
-                es: area.selectors.es as u16,
-                fs: area.selectors.fs as u16,
-                gs: area.selectors.gs as u16,
-            };
-        } else if signal != libc::SIGALRM {
-            return Err(Error::EntryRefused { trap, code: error_code });
+            let [ss, ds, es, fs, gs] = [area.frame.ss as u32, ds, es, fs, gs].map(|s| s as u16);
+            state.selectors = Selectors { cs: state.selectors.cs, ss, ds, es, fs, gs };
         }
-        Ok(NativeExit { signal, trap, error_code, address, eip: state.eip })
+        if report.from_guest {
+            state.eip = area.frame.rip as u32;
+            state.selectors.cs = area.frame.cs as u16;
+        } else if !report.crossed && report.signal != libc::SIGALRM {
+            return Err(Error::EntryRefused { trap, code: report.error_code });
+        }
+        Ok(NativeExit {
+            signal: report.signal,
+            trap,
+            error_code: report.error_code,
+            address: report.address,
+            eip: state.eip,
+            crossing: report.crossed.then_some(report.crossing),
+        })
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod address_window;
 pub mod compatibility;
+pub mod crossing;
 mod dispatch;
 mod error;
 mod high_half;

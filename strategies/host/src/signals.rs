@@ -109,6 +109,7 @@ pub(crate) unsafe extern "C" fn guest_signal(
         error_code: saved[libc::REG_ERR as usize] as u32,
         address: saved[libc::REG_CR2 as usize] as u32,
         from_guest,
+        ..SignalReport::default()
     };
     if from_guest {
         copy_guest_state(area, saved, segments);

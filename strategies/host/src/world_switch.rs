@@ -6,7 +6,8 @@
 //! TF included. Out: the kernel delivers a signal on the alternate stack; [`signal_entry`] repairs
 //! what the guest may have done to FS and GS (thread-local storage!) before any Rust code runs,
 //! the handler copies the interrupted state, and makes the signal's return go to
-//! `ringside_world_leave`, which returns to the caller of [`enter`].
+//! `ringside_world_leave`, which returns to the caller of [`enter`]. The other way out, which code
+//! of ours in the guest takes by itself, is a [`crossing`](crate::crossing).
 //!
 //! Between the two labels of the *window* the code is 64-bit, but segment registers are the
 //! guest's already: a signal there counts as one that interrupts the guest.
@@ -58,6 +59,9 @@ pub(crate) struct SignalReport {
     pub(crate) address: u32,
     /// Whether guest code was interrupted, rather than the window around it.
     pub(crate) from_guest: bool,
+    /// Whether it was no signal but a crossing, and which.
+    pub(crate) crossed: bool,
+    pub(crate) crossing: u32,
 }
 
 /// One thread's world switch: the state on both sides, and the stack for signals. The assembly
@@ -79,6 +83,10 @@ pub(crate) struct SwitchArea {
     pub(crate) report: SignalReport,
     /// Nonzero when the guest is not to be entered: a signal meant to stop it came before it ran.
     pub(crate) kicked: AtomicU32,
+    /// Linear addresses of pads: 64-bit code there is ours.
+    pub(crate) pads: [u32; 2],
+    /// TF, where a crossing was single-stepped.
+    pub(crate) put_off_flags: u32,
     /// Whether RDTSC raises a signal on this thread now, the monitor's own included.
     pub(crate) tsc_traps: AtomicBool,
     host_mxcsr: u32,
@@ -90,6 +98,8 @@ pub(crate) struct SwitchArea {
 }
 
 impl SwitchArea {
+    pub(crate) const HOST_RSP: usize = offset_of!(SwitchArea, host_rsp);
+
     /// An area in which nothing is set up yet.
     pub(crate) fn new() -> Box<SwitchArea> {
         let layout = std::alloc::Layout::new::<SwitchArea>();
@@ -133,7 +143,7 @@ unsafe extern "C" {
     pub(crate) fn leave();
 }
 
-const fn saved_register(index: libc::c_int) -> usize {
+pub(crate) const fn saved_register(index: libc::c_int) -> usize {
     offset_of!(libc::ucontext_t, uc_mcontext)
         + offset_of!(libc::mcontext_t, gregs)
         + 8 * index as usize
@@ -155,6 +165,8 @@ core::arch::global_asm!(
     "    fnstcw [rdi + {host_fcw}]",
     "    mov rax, [rdi + {fpu}]",
     "    fxrstor [rax]",
+    "    lea r14, [rip + ringside_crossing]",
+    "    mov r15, rdi",
     // The window. A kick before it has set the flag; one within it, or later, leads out.
     "2:  cmp dword ptr [rdi + {kicked}], 0",
     "    jne ringside_world_leave",
@@ -200,10 +212,30 @@ core::arch::global_asm!(
     "    mov rax, [rdx + {saved_rip}]",
     "    lea rcx, [rip + 2b]",
     "    cmp rax, rcx",
-    "    jb {host_signal}",
+    "    jb 5f",
     "    lea rcx, [rip + 3b]",
     "    cmp rax, rcx",
+    "    jb 4f",
+    // Within a crossing?
+    "5:  mov rcx, rax",
+    "    shr rcx, 32",
+    "    jz 6f",
+    "    lea rcx, [rip + ringside_crossing]",
+    "    cmp rax, rcx",
+    "    jb {host_signal}",
+    "    lea rcx, [rip + ringside_crossing_end]",
+    "    cmp rax, rcx",
     "    jae {host_signal}",
+    "    mov rcx, [rdx + {saved_stack}]",
+    "    sub rcx, {stack}",
+    "    jmp ringside_signal_between",
+    "6:  mov rcx, [rdx + {saved_stack}]",
+    "    sub rcx, {stack}",
+    "    cmp eax, [rcx + {pads}]",
+    "    jb {host_signal}",
+    "    cmp eax, [rcx + {pads} + 4]",
+    "    jae {host_signal}",
+    "    jmp ringside_signal_between",
     // The guest's flags are still there: AC would make unaligned accesses of ours fault.
     "4:  push 2",
     "    popfq",
@@ -227,6 +259,7 @@ core::arch::global_asm!(
     entry_frame = const offset_of!(SwitchArea, entry_frame),
     selectors = const offset_of!(SwitchArea, selectors),
     at_signal = const offset_of!(SwitchArea, selectors_at_signal),
+    pads = const offset_of!(SwitchArea, pads),
     kicked = const offset_of!(SwitchArea, kicked),
     host_mxcsr = const offset_of!(SwitchArea, host_mxcsr),
     host_fcw = const offset_of!(SwitchArea, host_fcw),
