@@ -229,7 +229,8 @@ impl CompatibilityMode {
         // What FXSAVE says of the host is no state of the guest's.
         fpu.area.0[MXCSR_MASK..MXCSR_MASK + 4].fill(0);
         if self.area.report.signal == 0 && !self.area.report.crossed {
-            // Kicked before it was entered.
+            // Kicked before it was entered: the timer had fired since the last stay.
+            self.area.kicked.store(0, Ordering::Relaxed);
             self.area.report.signal = libc::SIGALRM;
         }
         self.exit(state)
@@ -254,7 +255,8 @@ impl CompatibilityMode {
         exit
     }
 
-    /// Lets a timer end the stay, or the next one, `time` from now; the exit is SIGALRM.
+    /// Lets a timer end the stay, or the next one, `time` from now, in place of what was set before;
+    /// the exit is SIGALRM. What has fired already ends the next stay all the same.
     ///
     /// # Errors
     /// When the host refuses the timer.

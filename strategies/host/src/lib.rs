@@ -20,6 +20,7 @@ mod thread_setup;
 mod time_stamp;
 pub mod translated;
 mod watchdog;
+mod ways_out;
 pub mod window;
 mod world_switch;
 

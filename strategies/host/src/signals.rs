@@ -1,5 +1,5 @@
-//! Signals as exits: what the handlers do once [`world_switch`](crate::world_switch) has made it
-//! safe to run Rust code.
+//! Signals as exits: what the handlers do once [`ways_out`](crate::ways_out) has made it safe to run
+//! Rust code.
 //!
 //! A signal that interrupts guest code only has its state copied; what it means is decided outside
 //! the handler. A signal that interrupts host code goes to whoever handled it before, except our
@@ -10,7 +10,8 @@ use crate::dispatch;
 use crate::sandbox::escape;
 use crate::time_stamp;
 use crate::translated;
-use crate::world_switch::{self, DataSelectors, HOST_CODE, HOST_DATA, SignalReport, SwitchArea};
+use crate::ways_out;
+use crate::world_switch::{DataSelectors, HOST_CODE, SignalReport, SwitchArea};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -28,6 +29,9 @@ pub(crate) const EXITS: [libc::c_int; 7] = [
     libc::SIGSYS,
     libc::SIGALRM,
 ];
+
+/// The bytes of an FXSAVE area that hold state; the kernel uses what is behind them.
+const FXSAVE_STATE: usize = 416;
 
 /// What handled each of [`EXITS`] before.
 static EARLIER: OnceLock<[libc::sigaction; EXITS.len()]> = OnceLock::new();
@@ -74,10 +78,9 @@ pub(crate) fn install() -> Result<(), Error> {
     let _ = EARLIER.set(earlier);
     // SAFETY: as above; the fields that matter are set below.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = world_switch::signal_entry as *const () as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    // SAFETY: fills a mask that is ours.
-    unsafe { libc::sigfillset(&mut action.sa_mask) };
+    action.sa_sigaction = ways_out::signal_entry as *const () as usize;
+    // No signal is blocked in the handler, for a stay ends without a return from it.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
     for signal in EXITS {
         // SAFETY: the handler has the signature of SA_SIGINFO and forwards what is not its own.
         if unsafe { libc::sigaction(signal, &action, ptr::null_mut()) } != 0 {
@@ -87,20 +90,21 @@ pub(crate) fn install() -> Result<(), Error> {
     Ok(())
 }
 
-/// A signal that came while `area`'s guest, or the window into it, was executing.
+/// A signal that came while `area`'s guest, or the window into it, was executing. The handler does
+/// not return from the signal.
 ///
 /// # Safety
 /// Called by `ringside_signal_entry` only, with the kernel's arguments and the thread's area.
 pub(crate) unsafe extern "C" fn guest_signal(
     signal: libc::c_int,
     _info: *mut libc::siginfo_t,
-    context: *mut libc::ucontext_t,
+    context: *const libc::ucontext_t,
     area: *mut SwitchArea,
 ) {
     // SAFETY: the kernel's frame and the thread's area: `enter` has left the latter to the
     // assembly, so there is no other reference to it, and the frame is this handler's own.
-    let (area, context) = unsafe { (&mut *area, &mut *context) };
-    let saved = &mut context.uc_mcontext.gregs;
+    let (area, context) = unsafe { (&mut *area, &*context) };
+    let saved = &context.uc_mcontext.gregs;
     let segments = saved[libc::REG_CSGSFS as usize] as u64;
     let from_guest = segments as u16 != HOST_CODE;
     area.report = SignalReport {
@@ -114,11 +118,12 @@ pub(crate) unsafe extern "C" fn guest_signal(
     if from_guest {
         copy_guest_state(area, saved, segments);
     }
-    saved[libc::REG_RIP as usize] = world_switch::leave as *const () as i64;
-    saved[libc::REG_RSP as usize] = area.host_stack() as i64;
-    saved[libc::REG_RDI as usize] = ptr::from_mut(area) as i64;
-    saved[libc::REG_EFL as usize] = 2;
-    saved[libc::REG_CSGSFS as usize] = (u64::from(HOST_CODE) | u64::from(HOST_DATA) << 48) as i64;
+    // SAFETY: the kernel's frame has the floating-point state at the signal, in FXSAVE's form, and
+    // the area's is where `enter` has loaded the guest's from.
+    unsafe {
+        let from = context.uc_mcontext.fpregs.cast::<u8>();
+        ptr::copy_nonoverlapping(from, (*area.fpu).0.as_mut_ptr(), FXSAVE_STATE);
+    }
 }
 
 fn copy_guest_state(area: &mut SwitchArea, saved: &[i64; 23], segments: u64) {

@@ -119,6 +119,26 @@ fn floating_point_state_goes_in_and_comes_out() {
 }
 
 #[test]
+fn state_that_became_the_initial_one_comes_out_as_such() {
+    // fninit; xorps xmm0, xmm0; ldmxcsr [ebx]; hlt: the host may not save what is initial.
+    let mut memory = memory(&[0xdb, 0xe3, 0x0f, 0x57, 0xc0, 0x0f, 0xae, 0x13, HLT]);
+    memory.write(DATA as usize, &0x1f80u32.to_le_bytes());
+    let mut state = state_at(&memory);
+    state.registers[3] = memory.address() + DATA;
+    state.fpu.area.0[..8].copy_from_slice(&[0x7e, 2, 0, 0x38, 0xff, 0, 0, 0]);
+    state.fpu.area.0[32..42].fill(0x77);
+    state.fpu.area.0[XMM0..XMM0 + 16].fill(0x55);
+    state.fpu.set_mxcsr(0x7f80);
+    let registers = state.fpu.area.0[32..42].to_vec();
+    run(&mut state);
+    assert_eq!(state.fpu.area.0[..5], [0x7f, 3, 0, 0, 0]);
+    // FNINIT leaves the registers; with TOP 0, not 7, the first is the last.
+    assert_eq!(state.fpu.area.0[144..154], registers);
+    assert_eq!(state.fpu.area.0[XMM0..XMM0 + 16], [0; 16]);
+    assert_eq!(state.fpu.mxcsr(), 0x1f80);
+}
+
+#[test]
 fn unmasked_floating_point_exceptions_are_exits() {
     // fldz; fdiv st0, st0; fwait
     let memory = memory(&[0xd9, 0xee, 0xd8, 0xf0, 0x9b]);
