@@ -9,12 +9,15 @@ use crate::world;
 use emulator::{Emulator, Outcome, Stepper};
 use host::compatibility::CompatibilityMode;
 use machine::Machine;
+use machine::clock::{ClockSource, Nanos};
 use machine::cpu::{Cr0, Dr6, Eflags, InterruptShadow};
+use machine::host_time::{self, WithoutTsc};
 use std::time::{Duration, Instant};
 use strategy::{Error, ExitCounts, ExitKind, Limit, Stop, StrategyId, Support};
 
-/// Between two looks at the machine while the guest stays in its own code.
-const GLANCE: Duration = Duration::from_micros(500);
+/// Between two looks at the machine while the guest stays in its own code and no device has anything
+/// due: what the host sends (a key, a wish to stop) waits so long at most.
+const GLANCE: Duration = Duration::from_millis(4);
 /// The longest sleep in HLT between two looks at the limit.
 const LONGEST_WAIT: Duration = Duration::from_millis(10);
 /// The shortest stay: less would end before the guest's first page is there.
@@ -51,6 +54,10 @@ struct Stint<'a> {
     mode: CompatibilityMode,
     limit: &'a Limit,
     spent: u64,
+    /// The guest's time when the timer fires, if it is set. It stays so over many stays.
+    armed: Option<Nanos>,
+    /// RDTSC is the guest's now.
+    _clock: WithoutTsc,
 }
 
 impl Engine {
@@ -88,6 +95,7 @@ impl Engine {
 
     /// Sets up the thread, and a window that shows nothing yet.
     fn begin<'a>(&mut self, m: &mut Machine, limit: &'a Limit) -> Result<Stint<'a>, Error> {
+        let clock = WithoutTsc::new();
         let mut mode = CompatibilityMode::new().map_err(|error| self.failure(error))?;
         mode.trap_time_stamps();
         // Another engine may have run the machine since: what the window shows may be old.
@@ -98,7 +106,7 @@ impl Engine {
         .map_err(|error| self.failure(error))?;
         m.tlb.take_forgotten();
         m.memory.forget_code();
-        Ok(Stint { mode, limit, spent: 0 })
+        Ok(Stint { mode, limit, spent: 0, armed: None, _clock: clock })
     }
 
     fn failure(&self, error: host::Error) -> Error {
@@ -120,7 +128,7 @@ impl Engine {
             let outcome = match self.attend(m) {
                 Some(_) => return Ok(None),
                 None if m.cpu.halted && m.cpu.interruptible() => {
-                    self.wait(m, &stint);
+                    self.wait(m, &mut stint)?;
                     Outcome::Continue
                 }
                 None if m.cpu.halted => Outcome::Halted,
@@ -198,17 +206,20 @@ impl Engine {
             match outcome {
                 Outcome::Continue => {}
                 Outcome::Shutdown => return Ok(Stop::TripleFault),
-                Outcome::Halted if m.cpu.interruptible() => self.wait(m, stint),
+                Outcome::Halted if m.cpu.interruptible() => self.wait(m, stint)?,
                 Outcome::Halted => return Ok(Stop::Halted),
             }
         }
     }
 
-    fn wait(&mut self, m: &mut Machine, stint: &Stint<'_>) {
+    fn wait(&mut self, m: &mut Machine, stint: &mut Stint<'_>) -> Result<(), Error> {
         if !m.interrupt_requested() {
+            // The wait itself reads the time-stamp counter.
+            stint.disarm().map_err(|error| self.failure(error))?;
             self.exits.count(ExitKind::Host);
             m.wait_for_event(stint.left().min(LONGEST_WAIT));
         }
+        Ok(())
     }
 
     /// Native stays and the exits between them, until the machine has to be looked at.
@@ -217,12 +228,13 @@ impl Engine {
             // Native code writes to its pages unseen.
             m.memory.forget_code();
         }
-        let glance = glance(m, stint);
-        let start = Instant::now();
-        stint.mode.set_timer(glance).map_err(|error| self.failure(error))?;
+        stint.arm(m).map_err(|error| self.failure(error))?;
+        if stint.limit.instructions.is_none() {
+            return self.stay_until(m, stint);
+        }
+        let start = host_time::nanos();
         let outcome = self.stay_until(m, stint);
-        stint.mode.clear_timer().map_err(|error| self.failure(error))?;
-        let spent = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let spent = host_time::nanos().saturating_sub(start) / 1000;
         let instructions = spent.saturating_add(1).saturating_mul(INSTRUCTIONS_PER_MICROSECOND);
         stint.spent = stint.spent.saturating_add(instructions);
         outcome
@@ -237,6 +249,7 @@ impl Engine {
             let exit = exit.map_err(|error| self.failure(error))?;
             if exit == Exit::Timer {
                 self.exits.count(ExitKind::Host);
+                stint.armed = None;
                 if begun != (m.cpu.eip, m.cpu.registers) {
                     return Ok(Outcome::Continue);
                 }
@@ -245,8 +258,7 @@ impl Engine {
                 if !std::mem::take(&mut again) {
                     return Ok(self.step(m));
                 }
-                stint.mode.clear_timer().map_err(|error| self.failure(error))?;
-                stint.mode.set_timer(GLANCE).map_err(|error| self.failure(error))?;
+                stint.arm_for(m, GLANCE).map_err(|error| self.failure(error))?;
                 continue;
             }
             let outcome = self.handle(m, exit)?;
@@ -357,22 +369,44 @@ impl Engine {
 impl Stint<'_> {
     fn is_over(&self) -> bool {
         self.limit.instructions.is_some_and(|count| self.spent >= count)
-            || self.limit.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+            || self.limit.deadline.is_some_and(|deadline| host_time::instant() >= deadline)
     }
 
     fn left(&self) -> Duration {
-        let now = Instant::now();
-        let left = |deadline: Instant| deadline.saturating_duration_since(now);
+        let left = |deadline: Instant| deadline.saturating_duration_since(host_time::instant());
         self.limit.deadline.map_or(Duration::MAX, left)
     }
-}
 
-/// How long the guest may stay before the machine has to be looked at.
-fn glance(m: &Machine, stint: &Stint<'_>) -> Duration {
-    let event = m.next_event().map_or(GLANCE, |at| m.clock().until(at));
-    let count = stint.limit.instructions.map_or(GLANCE, |count| {
-        let left = count.saturating_sub(stint.spent) / INSTRUCTIONS_PER_MICROSECOND;
-        Duration::from_micros(left)
-    });
-    event.min(count).min(stint.left()).clamp(SHORTEST_STAY, GLANCE)
+    /// Sees to it that the timer fires when the machine has to be looked at, or before: one that does
+    /// so already is left alone.
+    fn arm(&mut self, m: &Machine) -> Result<(), host::Error> {
+        let follows_host = m.clock().source() == ClockSource::Host;
+        let early = |at: Nanos| m.next_event().is_none_or(|event| at <= event);
+        if follows_host && self.armed.is_some_and(early) {
+            return Ok(());
+        }
+        let glance = self.glance(m);
+        self.arm_for(m, glance)
+    }
+
+    fn arm_for(&mut self, m: &Machine, time: Duration) -> Result<(), host::Error> {
+        let at = m.clock().now().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        self.armed = Some(at);
+        self.mode.set_timer(time)
+    }
+
+    fn disarm(&mut self) -> Result<(), host::Error> {
+        self.armed = None;
+        self.mode.clear_timer()
+    }
+
+    /// How long the guest may stay before the machine has to be looked at.
+    fn glance(&self, m: &Machine) -> Duration {
+        let event = m.next_event().map_or(GLANCE, |at| m.clock().until(at));
+        let count = self.limit.instructions.map_or(GLANCE, |count| {
+            let left = count.saturating_sub(self.spent) / INSTRUCTIONS_PER_MICROSECOND;
+            Duration::from_micros(left)
+        });
+        event.min(count).min(self.left()).clamp(SHORTEST_STAY, GLANCE)
+    }
 }

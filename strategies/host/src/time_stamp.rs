@@ -2,7 +2,7 @@
 //!
 //! The monitor's own code may read the counter as well, within the C library's clocks. So the first
 //! such read after a stay raises a signal too, whose handler makes the counter readable again; the
-//! next stay takes it away again. Both are a system call that writes CR4, which takes 15 µs where a
+//! next stay takes it away again. Both are a system call that writes CR4, some 2 to 18 µs where a
 //! hypervisor has a hand in it: what runs between stays had better read clocks by other means.
 
 use crate::Error;

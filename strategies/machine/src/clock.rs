@@ -1,10 +1,11 @@
 //! Guest time: the host's monotonic clock, or a virtual clock that instructions drive.
 //!
 //! Every timed device holds an [`Arc<Clock>`](std::sync::Arc) and asks it; nothing else in the
-//! machine reads the host's time.
+//! machine reads [the host's time](crate::host_time), except for the marks of the debug console.
 
+use crate::host_time;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Nanoseconds since the machine was made.
 pub type Nanos = u64;
@@ -31,7 +32,8 @@ pub const VIRTUAL_NANOS_PER_INSTRUCTION: u64 = 10;
 #[derive(Debug)]
 pub struct Clock {
     source: ClockSource,
-    origin: Instant,
+    /// When it was made, by the host's clock.
+    origin: Nanos,
     /// Guest time at the origin.
     begun: Nanos,
     host_tsc_origin: u64,
@@ -57,7 +59,7 @@ impl Clock {
     pub(crate) fn resumed(source: ClockSource, state: &ClockState) -> Clock {
         let clock = Clock {
             source,
-            origin: Instant::now(),
+            origin: host_time::nanos(),
             begun: state.now,
             host_tsc_origin: host_tsc(),
             virtual_now: AtomicU64::new(state.now),
@@ -83,8 +85,8 @@ impl Clock {
     pub fn now(&self) -> Nanos {
         match self.source {
             ClockSource::Host => {
-                let elapsed = u64::try_from(self.origin.elapsed().as_nanos());
-                self.begun.saturating_add(elapsed.unwrap_or(u64::MAX))
+                let elapsed = host_time::nanos().saturating_sub(self.origin);
+                self.begun.saturating_add(elapsed)
             }
             ClockSource::Virtual => self.virtual_now.load(Ordering::Relaxed),
         }
@@ -140,8 +142,8 @@ impl Clock {
 }
 
 fn host_tsc() -> u64 {
-    // SAFETY: RDTSC has no preconditions in user mode unless PR_SET_TSC forbids it, and the monitor
-    // forbids it only while a guest's own code runs.
+    // SAFETY: RDTSC has no preconditions in user mode unless PR_SET_TSC forbids it, and where the
+    // monitor forbids it, its signal handler allows it again.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 

@@ -15,6 +15,7 @@ pub mod counters;
 pub mod cpu;
 pub mod devices;
 mod error;
+pub mod host_time;
 mod machine;
 pub mod memory;
 mod sections;

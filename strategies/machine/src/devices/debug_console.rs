@@ -5,6 +5,7 @@
 
 use crate::bus::Device;
 use crate::devices::state::saved;
+use crate::host_time;
 use std::io::Write;
 use std::time::Instant;
 
@@ -60,7 +61,7 @@ impl Device for DebugConsole {
 
     fn write(&mut self, _offset: u32, data: &[u8]) {
         if self.marks.len() < KEPT {
-            self.marks.push(Mark { byte: data[0], at: Instant::now() });
+            self.marks.push(Mark { byte: data[0], at: host_time::instant() });
         }
         if let Some(sink) = &mut self.sink {
             // A console that is gone (a closed pipe) does not stop the guest.
