@@ -1,5 +1,6 @@
 //! The one list that names all strategies: how each is made and what it needs of the host.
 
+use code_patching::Options;
 use host::sandbox::{self, Policy, Prepared, Sandbox};
 use machine::Machine;
 use strategy::{Error, Strategy, StrategyId, Support};
@@ -62,7 +63,12 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         id: StrategyId::CodePatching,
         summary: "as above, with critical sequences of the kernel rewritten",
         history: "Connectix Virtual PC, VirtualBox",
-        built: None,
+        built: Some(Built {
+            policy: Policy::NATIVE,
+            support: code_patching::support,
+            make: || Ok(Box::new(code_patching::CodePatching::new(Options::default())?)),
+            watch: None,
+        }),
     },
     Entry {
         id: StrategyId::BinaryTranslation,

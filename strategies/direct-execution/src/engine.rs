@@ -1,11 +1,12 @@
 //! The run loop: native stays, exits, and what the emulator runs in between.
 
+use crate::code::Code;
 use crate::exit::{Exit, Trap};
 use crate::peek;
 use crate::segments::ShadowSegments;
 use crate::shadow::{Shadow, Touch};
 use crate::watch::{self, Before, Divergence};
-use crate::world;
+use crate::world::{self, Entry};
 use emulator::{Emulator, Outcome, Stepper};
 use host::compatibility::CompatibilityMode;
 use machine::Machine;
@@ -28,9 +29,10 @@ const EMULATED_SLICE: u64 = 1024;
 /// the host's.
 const INSTRUCTIONS_PER_MICROSECOND: u64 = 1000;
 
-/// Runs guests natively in ring 3.
-pub struct Engine {
+/// Runs guests natively in ring 3, their code from `C`.
+pub struct Engine<C> {
     id: StrategyId,
+    code: C,
     shadow: Option<Shadow>,
     segments: ShadowSegments,
     emulator: Emulator,
@@ -56,16 +58,17 @@ struct Stint<'a> {
     spent: u64,
     /// The guest's time when the timer fires, if it is set. It stays so over many stays.
     armed: Option<Nanos>,
-    /// RDTSC is the guest's now.
-    _clock: WithoutTsc,
+    /// RDTSC traps now, the monitor's as well, where guest pages run that may have one.
+    _clock: Option<WithoutTsc>,
 }
 
-impl Engine {
+impl<C: Code> Engine<C> {
     /// An engine for the strategy `id`.
     #[must_use]
-    pub fn new(id: StrategyId) -> Engine {
+    pub fn new(id: StrategyId, code: C) -> Engine<C> {
         Engine {
             id,
+            code,
             shadow: None,
             segments: ShadowSegments::default(),
             emulator: Emulator::new(),
@@ -73,6 +76,12 @@ impl Engine {
             decoded: false,
             exits: ExitCounts::default(),
         }
+    }
+
+    /// What guest code is executed from.
+    #[must_use]
+    pub fn code(&self) -> &C {
+        &self.code
     }
 
     /// Exits by kind.
@@ -95,18 +104,34 @@ impl Engine {
 
     /// Sets up the thread, and a window that shows nothing yet.
     fn begin<'a>(&mut self, m: &mut Machine, limit: &'a Limit) -> Result<Stint<'a>, Error> {
-        let clock = WithoutTsc::new();
+        let traps_time_stamps = self.code.runs_guest_pages();
+        let clock = traps_time_stamps.then(WithoutTsc::new);
         let mut mode = CompatibilityMode::new().map_err(|error| self.failure(error))?;
-        mode.trap_time_stamps();
+        if traps_time_stamps {
+            mode.trap_time_stamps();
+        }
         // Another engine may have run the machine since: what the window shows may be old.
         match &mut self.shadow {
             Some(shadow) => shadow.clear(),
-            None => Shadow::new().map(|shadow| self.shadow = Some(shadow)),
+            None => Shadow::new(traps_time_stamps).map(|shadow| self.shadow = Some(shadow)),
         }
         .map_err(|error| self.failure(error))?;
         m.tlb.take_forgotten();
         m.memory.forget_code();
+        self.with_code(|code, shadow| code.begin(m, shadow))?;
         Ok(Stint { mode, limit, spent: 0, armed: None, _clock: clock })
+    }
+
+    /// Asks the strategy.
+    fn with_code<T>(
+        &mut self,
+        ask: impl FnOnce(&mut C, &mut Shadow) -> Result<T, host::Error>,
+    ) -> Result<T, Error> {
+        let answer = match &mut self.shadow {
+            Some(shadow) => ask(&mut self.code, shadow),
+            None => Err(host::Error::Busy),
+        };
+        answer.map_err(|error| self.failure(error))
     }
 
     fn failure(&self, error: host::Error) -> Error {
@@ -159,14 +184,12 @@ impl Engine {
         }
         let before = watch::is_sensitive(&instruction).then(|| Before::take(m, &instruction));
         loop {
-            self.prepare(m).map_err(|error| self.failure(error))?;
-            let exit = world::stay(m, &mut stint.mode, &mut self.segments, true);
-            match exit.map_err(|error| self.failure(error))? {
-                Exit::Timer => {}
+            match self.native(m, stint, true)? {
+                Exit::Timer | Exit::Crossing(_) => {}
                 Exit::Step => break,
-                Exit::Page { address, write } if self.show(m, address, write)? == Touch::Mapped => {
-                }
-                Exit::Page { .. } | Exit::Fault | Exit::Debug => return Ok(Ok(self.step(m))),
+                Exit::Page { address, write, .. }
+                    if self.show(m, address, write)? == Touch::Mapped => {}
+                Exit::Page { .. } | Exit::Fault | Exit::Debug => return Ok(Ok(self.step(m)?)),
                 Exit::Trap(trap) => return Ok(Ok(self.step_back(m, trap)?)),
             }
         }
@@ -227,6 +250,7 @@ impl Engine {
         if std::mem::take(&mut self.decoded) {
             // Native code writes to its pages unseen.
             m.memory.forget_code();
+            self.with_code(|code, shadow| code.begin(m, shadow))?;
         }
         stint.arm(m).map_err(|error| self.failure(error))?;
         if stint.limit.instructions.is_none() {
@@ -244,9 +268,7 @@ impl Engine {
         let begun = (m.cpu.eip, m.cpu.registers);
         let mut again = true;
         loop {
-            self.prepare(m).map_err(|error| self.failure(error))?;
-            let exit = world::stay(m, &mut stint.mode, &mut self.segments, false);
-            let exit = exit.map_err(|error| self.failure(error))?;
+            let exit = self.native(m, stint, false)?;
             if exit == Exit::Timer {
                 self.exits.count(ExitKind::Host);
                 stint.armed = None;
@@ -256,7 +278,7 @@ impl Engine {
                 // However short its stays, the guest gets on. Mapping its first page has taken the
                 // time, perhaps: once more.
                 if !std::mem::take(&mut again) {
-                    return Ok(self.step(m));
+                    return self.step(m);
                 }
                 stint.arm_for(m, GLANCE).map_err(|error| self.failure(error))?;
                 continue;
@@ -271,16 +293,30 @@ impl Engine {
 
     fn handle(&mut self, m: &mut Machine, exit: Exit) -> Result<Outcome, Error> {
         match exit {
-            Exit::Page { address, write } => self.touch(m, address, write),
-            Exit::Fault => Ok(self.step(m)),
+            Exit::Page { address, fetch: true, .. } => {
+                let answer = self.with_code(|code, shadow| code.fetch(m, shadow, address))?;
+                self.touched(m, answer)
+            }
+            Exit::Page { address, write, .. } => {
+                let answer = self.show(m, address, write)?;
+                self.touched(m, answer)
+            }
+            Exit::Fault => match self.with_code(|code, shadow| code.trapped(m, shadow))? {
+                Touch::Mapped => {
+                    self.exits.count(ExitKind::Translation);
+                    Ok(Outcome::Continue)
+                }
+                Touch::Emulate => self.step(m),
+            },
+            Exit::Crossing(_) => self.step(m),
             Exit::Trap(trap) => self.step_back(m, trap),
-            Exit::Debug => Ok(self.debug(m)),
+            Exit::Debug => self.debug(m),
             Exit::Timer | Exit::Step => Ok(Outcome::Continue),
         }
     }
 
     /// INT1, which some hypervisors report before and not behind it, or a single step.
-    fn debug(&mut self, m: &mut Machine) -> Outcome {
+    fn debug(&mut self, m: &mut Machine) -> Result<Outcome, Error> {
         const INT1: Option<u8> = Some(0xf1);
         let steps = m.cpu.flags.contains(Eflags::TF);
         let [_, before] = peek::code_before(m);
@@ -292,7 +328,7 @@ impl Engine {
         } else {
             // POPF has set the guest's TF without a trap: the emulator raises what is pending.
             m.cpu.pending_debug |= Dr6::BS;
-            Outcome::Continue
+            Ok(Outcome::Continue)
         }
     }
 
@@ -307,7 +343,7 @@ impl Engine {
             None => 1,
         };
         m.cpu.eip = m.cpu.eip.wrapping_sub(length);
-        Ok(self.step(m))
+        self.step(m)
     }
 
     /// Brings the window up to date with flushes and privilege.
@@ -317,26 +353,44 @@ impl Engine {
         shadow.set_privilege(m.cpu.cpl == 3)
     }
 
-    fn touch(&mut self, m: &mut Machine, address: u32, write: bool) -> Result<Outcome, Error> {
-        Ok(match self.show(m, address, write)? {
+    /// One stay in native code.
+    fn native(
+        &mut self,
+        m: &mut Machine,
+        stint: &mut Stint<'_>,
+        single_step: bool,
+    ) -> Result<Exit, Error> {
+        self.prepare(m).map_err(|error| self.failure(error))?;
+        let eip = self.with_code(|code, shadow| code.enter(m, shadow))?;
+        if let Some(pads) = self.code.pads() {
+            stint.mode.allow_crossings(pads);
+        }
+        let ceiling = self.shadow.as_ref().and_then(Shadow::ceiling).filter(|_| m.cpu.cpl == 3);
+        let entry = Entry { eip, single_step, ceiling };
+        let exit = world::stay(m, &mut stint.mode, &mut self.segments, entry);
+        let exit = exit.map_err(|error| self.failure(error))?;
+        let crossing = if let Exit::Crossing(number) = exit { Some(number) } else { None };
+        self.code.leave(m, crossing);
+        Ok(exit)
+    }
+
+    fn touched(&mut self, m: &mut Machine, answer: Touch) -> Result<Outcome, Error> {
+        match answer {
             Touch::Mapped => {
                 self.exits.count(ExitKind::HiddenPageFault);
-                Outcome::Continue
+                Ok(Outcome::Continue)
             }
             Touch::Emulate => self.step(m),
-        })
+        }
     }
 
     fn show(&mut self, m: &mut Machine, address: u32, write: bool) -> Result<Touch, Error> {
-        let touched = match &mut self.shadow {
-            Some(shadow) => shadow.touch(m, address, write),
-            None => Ok(Touch::Emulate),
-        };
-        touched.map_err(|error| self.failure(error))
+        self.with_code(|_, shadow| shadow.touch(m, address, write))
     }
 
     /// Lets the emulator execute one instruction.
-    fn step(&mut self, m: &mut Machine) -> Outcome {
+    fn step(&mut self, m: &mut Machine) -> Result<Outcome, Error> {
+        let address = m.cpu.instruction_address();
         let before = m.counters;
         let mut outcome = self.stepper.step(m);
         if outcome == Outcome::Continue && m.cpu.interrupt_shadow != InterruptShadow::None {
@@ -346,7 +400,8 @@ impl Engine {
         if !ExitCounts::have_kind(&before, &m.counters) {
             self.exits.count(ExitKind::Emulation);
         }
-        outcome
+        self.with_code(|code, shadow| code.emulated(m, shadow, address))?;
+        Ok(outcome)
     }
 
     /// Runs what cannot run natively.
@@ -358,7 +413,10 @@ impl Engine {
             let left = stint.limit.instructions.map_or(u64::MAX, |count| count - stint.spent);
             self.emulator.run(m, left.min(EMULATED_SLICE))
         } else {
-            self.stepper.step(m)
+            let address = m.cpu.instruction_address();
+            let outcome = self.stepper.step(m);
+            self.with_code(|code, shadow| code.emulated(m, shadow, address))?;
+            outcome
         };
         self.exits.count(ExitKind::Emulation);
         stint.spent = stint.spent.saturating_add(m.counters.instructions - before);

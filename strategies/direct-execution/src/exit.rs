@@ -11,7 +11,11 @@ pub(crate) enum Exit {
         address: u32,
         /// Whether it was to be written.
         write: bool,
+        /// Whether an instruction was to be fetched from it.
+        fetch: bool,
     },
+    /// A stub has come to what the monitor has to do.
+    Crossing(u32),
     /// The instruction at EIP faulted. Whatever it is to do or to raise, the emulator knows.
     Fault,
     /// The instruction before EIP trapped.
@@ -39,18 +43,24 @@ const DEBUG: u8 = 1;
 const BREAKPOINT: u8 = 3;
 const OVERFLOW: u8 = 4;
 const PAGE_FAULT: u8 = 14;
-/// Bits of a page fault's error code: a write; the others do not matter here.
+/// Bits of a page fault's error code: a write, a fetch; the others do not matter here.
 const WRITE: u32 = 1 << 1;
+const FETCH: u32 = 1 << 4;
 
 impl Exit {
     /// The meaning of `exit`, where a single step was asked for or not.
     pub(crate) fn of(exit: &NativeExit, stepping: bool) -> Exit {
+        if let Some(number) = exit.crossing {
+            return Exit::Crossing(number);
+        }
         match (exit.signal, exit.trap) {
             (libc_signal::ALRM, _) => Exit::Timer,
             (libc_signal::SYS, _) => Exit::Trap(Trap::SystemCall),
-            (_, PAGE_FAULT) => {
-                Exit::Page { address: exit.address, write: exit.error_code & WRITE != 0 }
-            }
+            (_, PAGE_FAULT) => Exit::Page {
+                address: exit.address,
+                write: exit.error_code & WRITE != 0,
+                fetch: exit.error_code & FETCH != 0,
+            },
             (_, BREAKPOINT) => Exit::Trap(Trap::Breakpoint),
             (_, OVERFLOW) => Exit::Trap(Trap::Overflow),
             (_, DEBUG) if stepping => Exit::Step,
@@ -94,9 +104,11 @@ mod tests {
     #[test]
     fn page_faults_tell_reads_from_writes() {
         let read = Exit::of(&native(11, 14, 4), false);
-        assert_eq!(read, Exit::Page { address: 0x1234, write: false });
+        assert_eq!(read, Exit::Page { address: 0x1234, write: false, fetch: false });
         let write = Exit::of(&native(11, 14, 6), false);
-        assert_eq!(write, Exit::Page { address: 0x1234, write: true });
+        assert_eq!(write, Exit::Page { address: 0x1234, write: true, fetch: false });
+        let fetch = Exit::of(&native(11, 14, 0x14), false);
+        assert_eq!(fetch, Exit::Page { address: 0x1234, write: false, fetch: true });
     }
 
     #[test]

@@ -6,8 +6,10 @@
 //! decides — map a page, raise what the guest is to see, or let the emulator execute the
 //! instruction. What cannot run so (real mode, virtual-8086 mode, single steps) the emulator runs.
 //!
-//! What does not trap is not noticed: `trap-and-emulate` leaves it at that.
+//! What does not trap is not noticed. `trap-and-emulate` leaves it at that; `code-patching` has the
+//! guest's code executed from copies in which nothing is left to go wrong ([`Code`]).
 
+mod code;
 mod engine;
 mod exit;
 mod peek;
@@ -17,5 +19,7 @@ mod straddle;
 mod watch;
 mod world;
 
+pub use code::{Code, GuestBytes};
 pub use engine::{Engine, support};
+pub use shadow::{CodePage, Shadow, Touch};
 pub use watch::Divergence;

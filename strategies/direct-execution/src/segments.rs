@@ -14,6 +14,7 @@ const MOST: usize = 1024;
 
 struct Shadow {
     segment: Segment,
+    ceiling: Option<u32>,
     entry: LdtEntry,
 }
 
@@ -23,6 +24,8 @@ pub(crate) struct ShadowSegments {
     shadows: Vec<Shadow>,
     /// The registers when the guest was last entered: mostly they are still so.
     entered: [Option<Entered>; 6],
+    /// The ceiling then.
+    ceiling: Option<u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -33,11 +36,20 @@ struct Entered {
 }
 
 impl ShadowSegments {
-    /// The host selectors for the guest's six segment registers.
-    pub(crate) fn selectors(&mut self, segments: &[Segment; 6]) -> Result<[u16; 6], host::Error> {
+    /// The host selectors for the guest's six segment registers. With a `ceiling`, no segment reaches
+    /// linear addresses from there on.
+    pub(crate) fn selectors(
+        &mut self,
+        segments: &[Segment; 6],
+        ceiling: Option<u32>,
+    ) -> Result<[u16; 6], host::Error> {
         if self.shadows.len() > MOST {
             self.entered = [None; 6];
             self.shadows.clear();
+        }
+        if self.ceiling != ceiling {
+            self.entered = [None; 6];
+            self.ceiling = ceiling;
         }
         let mut selectors = [0; 6];
         for (number, segment) in segments.iter().enumerate() {
@@ -55,13 +67,17 @@ impl ShadowSegments {
     fn selector(&mut self, segment: &Segment) -> Result<u16, host::Error> {
         // Null selectors of 1 to 3 would be 0 after the host's next interrupt anyway: IRET to an outer
         // level clears them.
-        let Some(descriptor) = descriptor(segment) else { return Ok(0) };
-        if let Some(known) = self.shadows.iter().find(|shadow| shadow.segment == *segment) {
+        let ceiling = self.ceiling;
+        let Some(descriptor) = descriptor(segment).and_then(|whole| below(whole, ceiling)) else {
+            return Ok(0);
+        };
+        let same = |shadow: &&Shadow| shadow.segment == *segment && shadow.ceiling == ceiling;
+        if let Some(known) = self.shadows.iter().find(same) {
             return Ok(known.entry.selector());
         }
         let entry = LdtEntry::new(descriptor)?;
         let selector = entry.selector();
-        self.shadows.push(Shadow { segment: *segment, entry });
+        self.shadows.push(Shadow { segment: *segment, ceiling, entry });
         Ok(selector)
     }
 
@@ -105,6 +121,22 @@ fn descriptor(segment: &Segment) -> Option<SegmentDescriptor> {
     };
     let is_32bit = segment.is_32bit();
     Some(SegmentDescriptor { base: segment.base, limit: segment.limit, kind, is_32bit })
+}
+
+/// The part of a segment that lies below `ceiling`; nothing where there is none, or none that a limit
+/// could express.
+fn below(whole: SegmentDescriptor, ceiling: Option<u32>) -> Option<SegmentDescriptor> {
+    let Some(ceiling) = ceiling else { return Some(whole) };
+    if matches!(whole.kind, SegmentKind::ExpandDown) {
+        return None;
+    }
+    let room = ceiling.checked_sub(whole.base).filter(|&room| room > 0)?;
+    if whole.limit < room {
+        return Some(whole);
+    }
+    // A limit above 1 MiB counts pages.
+    let room = if room > 1 << 20 { room & !0xfff } else { room };
+    Some(SegmentDescriptor { limit: room - 1, ..whole })
 }
 
 /// Whether the LDT can express this segment: the kernel has no read-only expand-down data, and a

@@ -7,8 +7,13 @@
 //! is looked up again and only those that changed are unmapped, at some nanoseconds a page against
 //! 8 µs for mapping it anew.
 //!
-//! Guest kernel and guest user share the one window. Pages that the user must not touch are made
-//! inaccessible while the guest is at CPL 3, in runs of neighbours.
+//! Guest kernel and guest user share the one window. As long as all pages that the user must not touch
+//! lie above all others, the limits of its segments keep it out (`ceiling`), and a change of privilege
+//! costs nothing. Otherwise those pages are made inaccessible while the guest is at CPL 3, in runs of
+//! neighbours.
+//!
+//! A page may be shown for execution alone, from a file of the monitor's ([`CodePage`]): data accesses
+//! to it are faults, and the emulator's. And ranges may be taken that the guest does not use.
 
 use crate::straddle;
 use host::low_memory::Protection;
@@ -17,6 +22,8 @@ use host::window::LowWindow;
 use machine::cpu::Cr0;
 use machine::memory::PageKind;
 use machine::{LinearAddress, Machine};
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::Range;
 
 /// Runs before the window is emptied: with a gap behind each they are twice as many mappings, of
@@ -28,9 +35,11 @@ const AROUND: u64 = 16 * PAGE;
 /// The same while paging is off, when neighbours are always alike.
 const AROUND_UNPAGED: u64 = 32 << 20;
 
+const END: u64 = 1 << 32;
+
 /// What a touch of the window came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Touch {
+pub enum Touch {
     /// The page is there now: execute the instruction again.
     Mapped,
     /// The emulator has to execute the instruction: the guest's own page fault, a device, ROM that
@@ -38,24 +47,134 @@ pub(crate) enum Touch {
     Emulate,
 }
 
+/// A page that is executed from the monitor's copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CodePage {
+    /// The guest's page: its offset in the guest's memory file.
+    pub offset: u64,
+    /// The same of the page behind it, where an instruction reaches into that.
+    pub behind: Option<u64>,
+    /// The copy: its offset in the monitor's file.
+    pub copy: usize,
+}
+
+/// A range that the monitor has taken for itself.
+#[derive(Clone, Debug)]
+struct Taken {
+    range: Range<u64>,
+    /// Whether guest ring 3 must not touch it.
+    supervisor: bool,
+    protection: Protection,
+}
+
 /// The window and what is in it.
 #[derive(Debug)]
-pub(crate) struct Shadow {
+pub struct Shadow {
     window: LowWindow,
     shown: Runs,
+    codes: BTreeMap<u64, (CodePage, bool)>,
+    taken: Vec<Taken>,
+    /// Whether the guest's own pages can be executed.
+    executable: bool,
     /// The privilege that the window shows now.
     user: bool,
+    /// The highest page that the user may touch, and the lowest that it must not, of those shown.
+    highest_user: Option<u64>,
+    lowest_supervisor: Option<u64>,
 }
 
 impl Shadow {
-    pub(crate) fn new() -> Result<Shadow, host::Error> {
-        Ok(Shadow { window: LowWindow::new()?, shown: Runs::default(), user: false })
+    /// A window that shows nothing. Its pages can be executed if `executable`, or only those shown by
+    /// [`Shadow::show_code`].
+    ///
+    /// # Errors
+    /// When the process has such a window already, or the host refuses.
+    pub(crate) fn new(executable: bool) -> Result<Shadow, host::Error> {
+        Ok(Shadow {
+            window: LowWindow::new()?,
+            shown: Runs::default(),
+            codes: BTreeMap::new(),
+            taken: Vec::new(),
+            executable,
+            user: false,
+            highest_user: None,
+            lowest_supervisor: None,
+        })
     }
 
-    /// Forgets everything that it shows.
+    /// Forgets everything that it shows, but for what is taken.
     pub(crate) fn clear(&mut self) -> Result<(), host::Error> {
         self.shown.clear();
-        self.window.unmap(&(u64::from(self.window.start())..1 << 32))
+        self.codes.clear();
+        self.highest_user = None;
+        self.lowest_supervisor =
+            self.taken.iter().filter(|taken| taken.supervisor).map(|taken| taken.range.start).min();
+        let mut start = u64::from(self.window.start());
+        for taken in &self.taken {
+            if start < taken.range.start {
+                self.window.unmap(&(start..taken.range.start))?;
+            }
+            start = taken.range.end;
+        }
+        if start < END { self.window.unmap(&(start..END)) } else { Ok(()) }
+    }
+
+    /// Takes a range that the guest does not use, and shows `file` from `offset` on in it.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn take(
+        &mut self,
+        range: Range<u64>,
+        (file, offset): (&File, usize),
+        protection: Protection,
+        supervisor: bool,
+    ) -> Result<(), host::Error> {
+        self.unmap(range.clone())?;
+        let now = if supervisor && self.user { Protection::None } else { protection };
+        self.window.map_lazily(&range, file, offset as u64, now)?;
+        if supervisor {
+            let lowest = self.lowest_supervisor.unwrap_or(END);
+            self.lowest_supervisor = Some(lowest.min(range.start));
+        }
+        self.taken.push(Taken { range, supervisor, protection });
+        self.taken.sort_by_key(|taken| taken.range.start);
+        Ok(())
+    }
+
+    /// Gives up all ranges that are taken.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn give_back(&mut self) -> Result<(), host::Error> {
+        for taken in std::mem::take(&mut self.taken) {
+            self.window.unmap(&taken.range)?;
+        }
+        Ok(())
+    }
+
+    /// Whether an address is in a range that is taken.
+    #[must_use]
+    pub fn is_taken(&self, address: u64) -> bool {
+        self.taken.iter().any(|taken| taken.range.contains(&address))
+    }
+
+    /// The lowest address that guest ring 3 must not reach, if all below it may be reached.
+    pub(crate) fn ceiling(&self) -> Option<u32> {
+        let lowest = self.lowest_supervisor?;
+        self.highest_user.is_none_or(|highest| highest < lowest).then_some(lowest as u32)
+    }
+
+    /// The lowest address that guest ring 3 must not touch, of what is shown and taken.
+    #[must_use]
+    pub fn lowest_supervisor(&self) -> Option<u64> {
+        self.lowest_supervisor
+    }
+
+    /// Whether the limits of its segments keep guest ring 3 from what it must not touch.
+    #[must_use]
+    pub fn has_ceiling(&self) -> bool {
+        self.ceiling().is_some()
     }
 
     /// Follows what the guest flushed since the last call.
@@ -72,7 +191,8 @@ impl Shadow {
     }
 
     fn unmap(&mut self, pages: Range<u64>) -> Result<(), host::Error> {
-        if !self.shown.remove(pages.clone()) {
+        let codes = self.hide_codes(&pages)?;
+        if !self.shown.remove(pages.clone()) && !codes {
             return Ok(());
         }
         // Where the hole makes one mapping too many, all go.
@@ -90,7 +210,33 @@ impl Shadow {
                 }
             }
         }
-        joined(changed.into_iter()).into_iter().try_for_each(|pages| self.unmap(pages))
+        for (&page, &(code, user)) in &self.codes {
+            if !code_holds(m, page, &code, user) {
+                changed.push(page..page + PAGE);
+            }
+        }
+        changed.sort_by_key(|pages| pages.start);
+        joined(changed.into_iter()).into_iter().try_for_each(|pages| self.unmap(pages))?;
+        self.find_privileges();
+        Ok(())
+    }
+
+    /// Finds anew which pages the user may touch: some may be gone.
+    fn find_privileges(&mut self) {
+        let runs = self.shown.iter().map(|(run, first)| (run, first.user));
+        let codes = self.codes.iter().map(|(&page, &(_, user))| (page..page + PAGE, user));
+        let taken = self.taken.iter().filter(|taken| taken.supervisor);
+        let taken = taken.map(|taken| (taken.range.clone(), false));
+        let (mut highest, mut lowest) = (None, END);
+        for (pages, user) in runs.chain(codes).chain(taken) {
+            if user {
+                highest = highest.max(Some(pages.end - PAGE));
+            } else {
+                lowest = lowest.min(pages.start);
+            }
+        }
+        self.highest_user = highest;
+        self.lowest_supervisor = (lowest < END).then_some(lowest);
     }
 
     /// Shows the window as the guest's kernel or user may see it.
@@ -98,12 +244,48 @@ impl Shadow {
         if self.user == user {
             return Ok(());
         }
-        self.user = user;
-        if user {
-            return self.protect(|_| true, Protection::None);
+        if self.has_ceiling() || self.lowest_supervisor.is_none() {
+            if !std::mem::replace(&mut self.user, false) {
+                return Ok(());
+            }
+            // It was kept out otherwise until now.
+            return self.admit_supervisor();
         }
-        self.protect(|page| !page.writable, Protection::Read)?;
-        self.protect(|page| page.writable, Protection::Write)
+        self.user = user;
+        if !user {
+            return self.admit_supervisor();
+        }
+        self.protect(|_| true, Protection::None)?;
+        self.protect_others(|_| Protection::None)
+    }
+
+    fn admit_supervisor(&mut self) -> Result<(), host::Error> {
+        self.protect(|page| !page.writable, self.protection(false))?;
+        self.protect(|page| page.writable, self.protection(true))?;
+        self.protect_others(|taken| taken)
+    }
+
+    fn protection(&self, writable: bool) -> Protection {
+        match (self.executable, writable) {
+            (true, false) => Protection::Read,
+            (true, true) => Protection::Write,
+            (false, false) => Protection::ReadData,
+            (false, true) => Protection::WriteData,
+        }
+    }
+
+    /// Changes the rights to the supervisor's pages of code, and to what is taken.
+    fn protect_others(
+        &mut self,
+        protection: impl Fn(Protection) -> Protection,
+    ) -> Result<(), host::Error> {
+        for (&page, _) in self.codes.iter().filter(|(_, (_, user))| !user) {
+            self.window.protect(&(page..page + PAGE), protection(Protection::Execute))?;
+        }
+        for taken in self.taken.iter().filter(|taken| taken.supervisor) {
+            self.window.protect(&taken.range, protection(taken.protection))?;
+        }
+        Ok(())
     }
 
     /// Changes the rights to the supervisor's pages.
@@ -120,14 +302,20 @@ impl Shadow {
     }
 
     /// Handles a fault at `address`.
-    pub(crate) fn touch(
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn touch(
         &mut self,
         m: &mut Machine,
         address: u32,
         write: bool,
     ) -> Result<Touch, host::Error> {
         let page = u64::from(address) & !(PAGE - 1);
-        if page < u64::from(self.window.start()) {
+        if page < u64::from(self.window.start()) || self.codes.contains_key(&page) {
+            return Ok(Touch::Emulate);
+        }
+        if self.is_taken(page) {
             return Ok(Touch::Emulate);
         }
         if straddle::is_refused_behind(m, address, write)
@@ -158,11 +346,14 @@ impl Shadow {
         let around = if m.cpu.paging() { AROUND } else { AROUND_UNPAGED };
         let lowest = page.saturating_sub(around).max(self.window.start().into());
         let highest = (page + PAGE + around).min(1 << 32);
-        self.shown.around(page, found, lowest..highest, |at| look_up(m, at))
+        self.shown.around(page, found, lowest..highest, |at| {
+            let free = !self.codes.contains_key(&at) && !self.is_taken(at);
+            look_up(m, at).filter(|_| free)
+        })
     }
 
     fn show(&mut self, m: &Machine, run: Range<u64>, first: Page) -> Result<(), host::Error> {
-        let protection = if first.writable { Protection::Write } else { Protection::Read };
+        let protection = self.protection(first.writable);
         let map =
             |window: &mut LowWindow| window.map(&run, m.memory.file(), first.offset, protection);
         if map(&mut self.window).is_err() {
@@ -170,8 +361,98 @@ impl Shadow {
             self.clear()?;
             map(&mut self.window)?;
         }
+        self.note_privilege(&run, first.user);
         self.shown.insert(run, first);
         Ok(())
+    }
+
+    fn note_privilege(&mut self, pages: &Range<u64>, user: bool) {
+        if user {
+            self.highest_user = self.highest_user.max(Some(pages.end - PAGE));
+        } else {
+            let lowest = self.lowest_supervisor.unwrap_or(END);
+            self.lowest_supervisor = Some(lowest.min(pages.start));
+        }
+    }
+
+    /// Shows a page for execution alone, from a copy in `file`. False where the guest's page tables do
+    /// not show that page there, or a page in a range that is taken.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn show_code(
+        &mut self,
+        m: &mut Machine,
+        page: u32,
+        code: CodePage,
+        file: &File,
+    ) -> Result<bool, host::Error> {
+        let at = u64::from(page);
+        let Some(user) = code_privilege(m, at, &code) else { return Ok(false) };
+        if self.is_taken(at) || at < u64::from(self.window.start()) {
+            return Ok(false);
+        }
+        if self.shown.len() + self.codes.len() >= MOST_RUNS {
+            self.clear()?;
+        }
+        self.shown.remove(at..at + PAGE);
+        self.window.map(&(at..at + PAGE), file, code.copy as u64, Protection::Execute)?;
+        self.note_privilege(&(at..at + PAGE), user);
+        self.codes.insert(at, (code, user));
+        Ok(true)
+    }
+
+    /// The page of code that is shown at a page.
+    #[must_use]
+    pub fn code_at(&self, page: u32) -> Option<CodePage> {
+        self.codes.get(&u64::from(page)).map(|&(code, _)| code)
+    }
+
+    /// Hides the pages of code for which `which` holds.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn hide_code(
+        &mut self,
+        mut which: impl FnMut(u32, &CodePage) -> bool,
+    ) -> Result<(), host::Error> {
+        let pages: Vec<u64> = self
+            .codes
+            .iter()
+            .filter(|(page, (code, _))| which(**page as u32, code))
+            .map(|(&page, _)| page)
+            .collect();
+        pages.into_iter().try_for_each(|page| self.unmap(page..page + PAGE))
+    }
+
+    /// Takes out the pages of code in a range, and what reaches into it from the page before. Whether
+    /// there was any in the range.
+    fn hide_codes(&mut self, pages: &Range<u64>) -> Result<bool, host::Error> {
+        let before = pages.start.wrapping_sub(PAGE);
+        if self.codes.get(&before).is_some_and(|(code, _)| code.behind.is_some()) {
+            self.codes.remove(&before);
+            self.window.unmap(&(before..pages.start))?;
+        }
+        let within: Vec<u64> = self.codes.range(pages.clone()).map(|(&page, _)| page).collect();
+        self.codes.retain(|page, _| !pages.contains(page));
+        Ok(!within.is_empty())
+    }
+
+    /// From now on no write to the guest's page at `offset` goes unseen.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn withhold_writes(&mut self, offset: u64) -> Result<(), host::Error> {
+        let pages: Vec<u64> = self
+            .shown
+            .iter()
+            .filter(|(run, first)| {
+                let length = run.end - run.start;
+                first.writable && (first.offset..first.offset + length).contains(&offset)
+            })
+            .map(|(run, first)| run.start + (offset - first.offset))
+            .collect();
+        pages.into_iter().try_for_each(|page| self.unmap(page..page + PAGE))
     }
 }
 
@@ -187,10 +468,23 @@ fn look_up(m: &mut Machine, page: u64) -> Option<Page> {
         PageKind::Device => return None,
     };
     let supervisor_writes = m.cpu.cpl != 3 && !m.cpu.cr0.contains(Cr0::WP);
-    let writable = ram && found.dirty && (found.writable || supervisor_writes);
+    let watched = m.memory.is_watched(found.physical);
+    let writable = ram && found.dirty && !watched && (found.writable || supervisor_writes);
     // A page that is writable only because WP is clear is hidden from the user altogether.
     let user = found.user && (found.writable || !writable);
     Some(Page { offset, writable, user })
+}
+
+/// Whether the guest's user may touch a page of code; nothing if the guest's page tables do not show
+/// that code there.
+fn code_privilege(m: &mut Machine, page: u64, code: &CodePage) -> Option<bool> {
+    let found = look_up(m, page).filter(|found| found.offset == code.offset)?;
+    let behind = |m: &mut Machine| look_up(m, (page + PAGE) & (END - 1)).map(|found| found.offset);
+    (code.behind.is_none() || code.behind == behind(m)).then_some(found.user)
+}
+
+fn code_holds(m: &mut Machine, page: u64, code: &CodePage, user: bool) -> bool {
+    code_privilege(m, page, code).is_some_and(|now| now || !user)
 }
 
 /// Whether a page shown so may stay when the guest's tables now say `now`.

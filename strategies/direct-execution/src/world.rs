@@ -12,19 +12,30 @@ use machine::{LinearAddress, Selector};
 const NATIVE_FLAGS: Eflags =
     Eflags::ARITHMETIC.union(Eflags::DF).union(Eflags::NT).union(Eflags::AC).union(Eflags::ID);
 
-/// Runs the guest's own code until something traps or `mode`'s timer fires; with `single_step`,
-/// one instruction at most. What the host's CPU refuses to begin is a fault at EIP: the machine is
-/// unchanged then.
+/// How the guest is entered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// Where.
+    pub(crate) eip: u32,
+    /// Whether to execute one instruction at most.
+    pub(crate) single_step: bool,
+    /// The linear address from which on its segments are cut off.
+    pub(crate) ceiling: Option<u32>,
+}
+
+/// Runs native code until something traps or `mode`'s timer fires. What the host's CPU refuses to
+/// begin is a fault at EIP: the machine is unchanged then.
 pub(crate) fn stay(
     m: &mut Machine,
     mode: &mut CompatibilityMode,
     segments: &mut ShadowSegments,
-    single_step: bool,
+    entry: Entry,
 ) -> Result<Exit, host::Error> {
-    let selectors = segments.selectors(&m.cpu.segments)?;
+    let single_step = entry.single_step;
+    let selectors = segments.selectors(&m.cpu.segments, entry.ceiling)?;
     let mut state = IntegerState {
         registers: m.cpu.registers,
-        eip: m.cpu.eip,
+        eip: entry.eip,
         eflags: m.cpu.flags.bits() | if single_step { Eflags::TF.bits() } else { 0 },
         selectors: arrange(selectors),
         has_16bit_stack: !m.cpu.segment(SegmentRegister::Ss).is_32bit(),

@@ -14,6 +14,12 @@ pub enum Protection {
     Read,
     /// Read, write and execute: IA-32 paging without NX knows no other kind.
     Write,
+    /// Read; a fetch is a page fault.
+    ReadData,
+    /// Read and write; a fetch is a page fault.
+    WriteData,
+    /// Execute; where the CPU has protection keys (PKU), a read or a write is a page fault.
+    Execute,
 }
 
 impl Protection {
@@ -22,6 +28,9 @@ impl Protection {
             Protection::None => libc::PROT_NONE,
             Protection::Read => libc::PROT_READ | libc::PROT_EXEC,
             Protection::Write => libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC,
+            Protection::ReadData => libc::PROT_READ,
+            Protection::WriteData => libc::PROT_READ | libc::PROT_WRITE,
+            Protection::Execute => libc::PROT_EXEC,
         }
     }
 }

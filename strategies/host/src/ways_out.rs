@@ -115,9 +115,8 @@ core::arch::global_asm!(
     "    mov word ptr [r15 + {ss}], ss",
     "    mov eax, {host_data}",
     "    mov ss, eax",
-    "    xor eax, eax",
-    "    mov fs, eax",
-    "    mov gs, eax",
+    // FS and GS keep the guest's selectors, whose loads take long: only their bases matter here, and
+    // the kernel keeps both across a change of threads (FSGSBASE).
     "    mov rax, [r15 + {host_fs_base}]",
     "    wrfsbase rax",
     "    mov rax, [r15 + {host_gs_base}]",

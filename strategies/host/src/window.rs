@@ -67,8 +67,32 @@ impl LowWindow {
         offset: u64,
         protection: Protection,
     ) -> Result<(), Error> {
+        self.map_with(pages, (file, offset), protection, libc::MAP_POPULATE)
+    }
+
+    /// As [`LowWindow::map`], for ranges of which few pages will be touched.
+    ///
+    /// # Errors
+    /// As [`LowWindow::map`].
+    pub fn map_lazily(
+        &mut self,
+        pages: &Range<u64>,
+        file: &File,
+        offset: u64,
+        protection: Protection,
+    ) -> Result<(), Error> {
+        self.map_with(pages, (file, offset), protection, 0)
+    }
+
+    fn map_with(
+        &mut self,
+        pages: &Range<u64>,
+        (file, offset): (&File, u64),
+        protection: Protection,
+        populate: libc::c_int,
+    ) -> Result<(), Error> {
         let (address, length) = self.check(pages)?;
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE;
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED | populate;
         // SAFETY: replaces part of this value's own reservation, into which no reference points.
         let mapped = unsafe {
             libc::mmap(address, length, protection.flags(), flags, file.as_raw_fd(), offset as i64)

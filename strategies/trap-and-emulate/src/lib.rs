@@ -7,13 +7,13 @@
 
 pub use direct_execution::Divergence;
 
-use direct_execution::Engine;
+use direct_execution::{Engine, GuestBytes};
 use machine::Machine;
 use strategy::{Error, ExitCounts, Limit, Stop, Strategy, StrategyId, Support};
 
 /// The textbook's strategy.
 pub struct TrapAndEmulate {
-    engine: Engine,
+    engine: Engine<GuestBytes>,
 }
 
 /// Whether this host can run guests so.
@@ -27,7 +27,7 @@ impl TrapAndEmulate {
     /// and taken from the first run until the value is dropped.
     #[must_use]
     pub fn new() -> TrapAndEmulate {
-        TrapAndEmulate { engine: Engine::new(StrategyId::TrapAndEmulate) }
+        TrapAndEmulate { engine: Engine::new(StrategyId::TrapAndEmulate, GuestBytes) }
     }
 
     /// Runs the guest one instruction at a time, for at most `most` of them, and returns the first

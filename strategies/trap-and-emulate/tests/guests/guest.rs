@@ -1,12 +1,12 @@
 //! The guest that the tests start from, and the strategy that runs it.
 
+use crate::Native;
 use machine::cpu::{Cr0, Descriptor, Segment, SegmentRegister, TableRegister, register};
 use machine::{Machine, MachineConfig, PhysicalAddress, Selector};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use strategy::{Limit, Stop, Strategy};
-use trap_and_emulate::TrapAndEmulate;
 
 pub(crate) const GDT: u32 = 0x1000;
 pub(crate) const IDT: u32 = 0x2000;
@@ -130,7 +130,7 @@ fn load_data(m: &mut Machine, selector: u16) {
 
 /// A machine and the strategy that runs it.
 pub(crate) struct Guest {
-    pub(crate) strategy: TrapAndEmulate,
+    pub(crate) strategy: Native,
     machine: Machine,
     _window: MutexGuard<'static, ()>,
 }
@@ -152,7 +152,7 @@ impl Guest {
     /// In ring 0.
     pub(crate) fn new() -> Guest {
         let window = WINDOW.lock().unwrap_or_else(PoisonError::into_inner);
-        Guest { strategy: TrapAndEmulate::new(), machine: machine(), _window: window }
+        Guest { strategy: crate::native(), machine: machine(), _window: window }
     }
 
     /// In ring 0, about to execute `code`.
@@ -176,7 +176,7 @@ impl Guest {
         self.cpu.registers[register::ESP] = STACK3;
     }
 
-    pub(crate) fn machine_and_strategy(&mut self) -> (&mut Machine, &mut TrapAndEmulate) {
+    pub(crate) fn machine_and_strategy(&mut self) -> (&mut Machine, &mut Native) {
         (&mut self.machine, &mut self.strategy)
     }
 

@@ -3,7 +3,6 @@
 use crate::guest::{CODE, Guest};
 use machine::cpu::register;
 use strategy::{Limit, Stop, Strategy};
-use trap_and_emulate::TrapAndEmulate;
 
 guest_code! {
     counts: ".code32",
@@ -40,11 +39,11 @@ fn a_process_has_one_window() {
     let mut guest = Guest::with(counts());
     assert_eq!(guest.exits(), 1);
     let mut other = crate::guest::machine();
-    let mut second = TrapAndEmulate::new();
+    let mut second = crate::native();
     let refused = second.run(&mut other, &Limit::none()).unwrap_err();
     assert!(refused.to_string().contains("in use"), "{refused}");
     // With the first one gone, the second can have it.
-    guest.strategy = TrapAndEmulate::new();
+    guest.strategy = crate::native();
     let stop = second.run(&mut other, &Limit::instructions(1000));
     assert!(stop.is_ok(), "{stop:?}");
 }

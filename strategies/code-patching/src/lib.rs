@@ -1,0 +1,140 @@
+//! Code patching: guest code runs natively in ring 3, but none before it has been examined, and what
+//! ring 3 would execute wrongly or only by a trap is rewritten.
+//!
+//! This is Virtual PC's way (Connectix) and that of VirtualBox's raw mode, on direct execution
+//! ([`direct_execution`]), which asks [`Code`](direct_execution::Code) around each stay:
+//!
+//! - No page of the guest is executable. A fetch is a fault; the code that is reached from there is
+//!   examined (`view`), and an executable *copy* of the page is shown in its place, in which only what
+//!   was examined stands and all else traps. Where control comes to such a place, the examination goes
+//!   on from there.
+//! - A sensitive instruction (`class`) becomes a jump to a *stub* (`stub`), and takes neighbours along
+//!   where it is shorter than the jump (`plan`). Stubs work on a *virtual CPU* (`virtual_cpu`), a page
+//!   that only guest ring 0 reaches, or leave for the monitor by a far jump
+//!   ([`host::crossing`]), at a tenth of a signal's price. Where there is no room, one byte traps.
+//! - The copies are execute-only memory, where the CPU has protection keys: a guest that reads its
+//!   code faults, and the emulator reads the guest's own bytes for it. A page with code in it is not
+//!   writable; the emulator writes, and what was examined there is examined anew.
+//! - Control may come to an instruction that was moved, by a jump that nobody could see. The bytes
+//!   there are such that they trap (`area`).
+//! - A fault or a signal within a stub is seen as one between two of the guest's instructions: stubs
+//!   are described by steps that say what has to be put back.
+//!
+//! A page before and after. `cli` at 0x1000 has one byte, and takes three neighbours along; `f4`,
+//! `6c` and `ef` in the jump's displacement are HLT, INSB and OUT, which trap:
+//!
+//! ```text
+//! guest's page                          executable copy
+//! 1000  fa           cli                e9 f4 6f 6c ef   jmp ef6c7ff9
+//! 1001  50           push eax
+//! 1002  43           inc ebx
+//! 1003  89 d8        mov eax, ebx
+//! 1005  74 f9        jz 1000            74 f9            jz 1000
+//! 1007  c3           ret                c3               ret
+//! 1008  (data)                          f4 f4 f4 f4 ..   hlt: not examined
+//!
+//! stub at ef6c7ff9
+//! 36 c7 05 20 00 80 ff 00 00 00 00      mov dword ss:[virtual IF], 0
+//! 50 43 89 d8                           push eax; inc ebx; mov eax, ebx
+//! e9 ..                                 jmp 1005
+//! ```
+//!
+//! In *on-trap* mode ([`Mode::OnTrap`]) pages run as they are until an instruction has trapped often
+//! enough, and only that is patched (US patent 7,210,144); what does not trap goes wrong, as under
+//! trap-and-emulate.
+//!
+//! What is left: a guest's ring 0 can see and write the virtual CPU's page, if it looks for memory where
+//! it has mapped none, and a jump into the middle of an examined instruction is not noticed. Guests whose
+//! segments are not flat, and 16-bit code, get trap bytes and no stubs.
+
+mod area;
+mod class;
+mod code;
+mod emit;
+mod patches;
+mod place;
+mod plan;
+mod sites;
+mod stub;
+mod view;
+mod virtual_cpu;
+
+pub use sites::Statistics;
+
+use code::PatchedCode;
+use direct_execution::Engine;
+use machine::Machine;
+use strategy::{Error, ExitCounts, Limit, Stop, Strategy, StrategyId, Support};
+
+/// When an instruction is patched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// Before it is executed for the first time: no code runs that has not been examined.
+    #[default]
+    Prescan,
+    /// When it has trapped `threshold` times (US patent 7,210,144). What does not trap goes wrong.
+    OnTrap {
+        /// Traps before the patch.
+        threshold: u64,
+    },
+}
+
+/// How code is patched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// When.
+    pub mode: Mode,
+}
+
+/// Whether this host can run guests so.
+#[must_use]
+pub fn support() -> Support {
+    match direct_execution::support() {
+        Support::Full if !host::has_execute_only_memory() => {
+            Support::Qualified("patches show: no protection keys".to_owned())
+        }
+        other => other,
+    }
+}
+
+/// The strategy of Virtual PC and VirtualBox.
+pub struct CodePatching {
+    engine: Engine<PatchedCode>,
+}
+
+impl CodePatching {
+    /// A monitor that has run nothing yet. The window at linear address 0 is the process's only one,
+    /// and taken from the first run until the value is dropped.
+    ///
+    /// # Errors
+    /// When the host has no memory for it.
+    pub fn new(options: Options) -> Result<CodePatching, Error> {
+        let code = PatchedCode::new(options).map_err(|error| match error {
+            host::Error::Host { what, source } => Error::Host { what, source },
+            other => {
+                Error::Unsupported { strategy: StrategyId::CodePatching, reason: other.to_string() }
+            }
+        })?;
+        Ok(CodePatching { engine: Engine::new(StrategyId::CodePatching, code) })
+    }
+
+    /// Counts of what was patched.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.engine.code().patches.statistics
+    }
+}
+
+impl Strategy for CodePatching {
+    fn id(&self) -> StrategyId {
+        StrategyId::CodePatching
+    }
+
+    fn run(&mut self, machine: &mut Machine, limit: &Limit) -> Result<Stop, Error> {
+        self.engine.run(machine, limit)
+    }
+
+    fn exits(&self) -> &ExitCounts {
+        self.engine.exits()
+    }
+}

@@ -1,0 +1,68 @@
+//! Sensitive instructions in ring 0, which ring 3 executes wrongly: in stubs they come out right.
+
+use crate::guest::{CODE, Guest, machine};
+use interpretation::Interpretation;
+use machine::cpu::register;
+use strategy::{ExitKind, Limit, Stop, Strategy};
+
+guest_code! {
+    // Everything that stubs do without the monitor, each result added up; 2,000 times.
+    sensitive: ".code32",
+        "mov ebp, 2000",
+        "2:", "pushfd", "pop eax", "cli", "lea ebx, [ebx + eax]", "pushfd", "pop eax", "add ebx, eax",
+        "sti", "nop", "pushfd", "pop eax", "add ebx, eax",
+        "push 0x2d5", "popfd", "pushfd", "pop eax", "add ebx, eax",
+        "push 0x46", "popfd", "pushfd", "pop eax", "add ebx, eax",
+        "push cs", "pop eax", "add ebx, eax", "mov eax, ss", "add ebx, eax",
+        "mov [0x18000], ds", "add bx, [0x18000]", "smsw eax", "add ebx, eax",
+        "mov eax, cr0", "add ebx, eax", "mov eax, cr3", "add ebx, eax",
+        "sgdt [0x18010]", "add ebx, [0x18010]", "add ebx, [0x18012]",
+        "mov edx, 0x18000", "sidt [edx + 0x20]", "add ebx, [0x18020]", "add bx, [0x18024]",
+        "str eax", "add ebx, eax", "sldt [edx + 0x30]", "add bx, [0x18030]",
+        "mov eax, 1", "cpuid", "add ebx, eax", "add ebx, edx", "xor eax, eax", "cpuid",
+        "add eax, ecx", "rol eax, 7", "dec ebp", "jnz 2b", "mov al, 1", "out 0xf4, al";
+    // An indirect jump into what the patch of CLI has moved.
+    into_a_patch: ".code32",
+        "mov ebp, 3000", "2:", "mov eax, 0x10015", "test ebp, 1", "jz 4f", "jmp eax",
+        "4:", "cli", "inc ecx", "inc edx", "nop", "nop", "nop", "nop", "dec ebp", "jnz 2b",
+        "mov al, 1", "out 0xf4, al";
+    // CLI and STI in a loop, for their exits.
+    cli_sti: ".code32",
+        "mov ecx, 100000", "2:", "cli", "inc eax", "inc eax", "sti", "inc eax", "inc eax", "inc eax",
+        "dec ecx", "jnz 2b", "mov al, 1", "out 0xf4, al";
+}
+
+/// Runs the code under both, and compares what is left in registers and flags.
+fn as_interpreted(code: &[u8]) -> Guest {
+    let mut reference = machine();
+    assert!(reference.memory.write(machine::PhysicalAddress(CODE.into()), code));
+    let stop = Interpretation::new().run(&mut reference, &Limit::none()).unwrap();
+    assert_eq!(stop, Stop::Exit(1));
+
+    let mut guest = Guest::with(code);
+    let (machine, native) = guest.machine_and_strategy();
+    assert_eq!(native.run(machine, &Limit::none()).unwrap(), Stop::Exit(1));
+    assert_eq!(machine.cpu.registers, reference.cpu.registers);
+    assert_eq!(machine.cpu.flags, reference.cpu.flags);
+    guest
+}
+
+#[test]
+fn what_does_not_trap_is_right() {
+    let guest = as_interpreted(sensitive());
+    assert_ne!(guest.cpu.registers[register::EBX], 0);
+    assert!(guest.strategy.statistics().stubs > 5);
+}
+
+#[test]
+fn stubs_do_not_leave_the_guest() {
+    let guest = as_interpreted(cli_sti());
+    let exits = guest.strategy.exits();
+    assert!(exits.get(ExitKind::Privileged) < 100, "{:?}", exits);
+}
+
+#[test]
+fn whoever_jumps_into_a_patch_finds_the_instruction() {
+    let guest = as_interpreted(into_a_patch());
+    assert_eq!(guest.cpu.registers[register::ECX], 3000);
+}
