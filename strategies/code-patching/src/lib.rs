@@ -20,12 +20,12 @@
 //! - A fault or a signal within a stub is seen as one between two of the guest's instructions: stubs
 //!   are described by steps that say what has to be put back.
 //!
-//! A page before and after. `cli` at 0x1000 has one byte, and takes three neighbours along; `f4`,
-//! `6c` and `ef` in the jump's displacement are HLT, INSB and OUT, which trap:
+//! A page before and after. `cli` at 0x1000 has one byte, and takes three neighbours along; `6c` in the
+//! jump's displacement is INSB, which traps:
 //!
 //! ```text
 //! guest's page                          executable copy
-//! 1000  fa           cli                e9 f4 6f 6c ef   jmp ef6c7ff9
+//! 1000  fa           cli                e9 6c 6c 6c ed   jmp ed6c7c71
 //! 1001  50           push eax
 //! 1002  43           inc ebx
 //! 1003  89 d8        mov eax, ebx
@@ -33,7 +33,7 @@
 //! 1007  c3           ret                c3               ret
 //! 1008  (data)                          f4 f4 f4 f4 ..   hlt: not examined
 //!
-//! stub at ef6c7ff9
+//! stub at ed6c7c71
 //! 36 c7 05 20 00 80 ff 00 00 00 00      mov dword ss:[virtual IF], 0
 //! 50 43 89 d8                           push eax; inc ebx; mov eax, ebx
 //! e9 ..                                 jmp 1005
