@@ -287,22 +287,26 @@ impl Guest {
     fn watch(mut self, arguments: &Arguments) -> anyhow::Result<Option<String>> {
         self.confine(arguments)?;
         let found = strategies::watch(self.id, &mut self.machine, WATCHED)?;
-        if found.is_some() || self.machine.cpu.cr0.contains(Cr0::PG) {
+        if found.is_some() || self.machine.cpu.cr0.contains(Cr0::PG) || !self.unpack()? {
             return Ok(found);
         }
-        // A kernel that unpacks itself does so for seconds, in user-level code. The reference does
-        // it here, until paging is on: that is the kernel proper.
+        Ok(strategies::watch(self.id, &mut self.machine, WATCHED)?)
+    }
+
+    /// A kernel that unpacks itself does so for seconds, in user-level code. The reference does it
+    /// here, until paging is on: that is the kernel proper. False if it never came there.
+    fn unpack(&mut self) -> anyhow::Result<bool> {
         let mut reference = strategies::make(StrategyId::Interpretation)?;
         let limit = Limit::instructions(UNPAGED_SLICE);
         for _ in 0..UNPAGED_SLICES {
             if reference.run(&mut self.machine, &limit)? != strategy::Stop::Limit {
-                return Ok(None);
+                return Ok(false);
             }
             if self.machine.cpu.cr0.contains(Cr0::PG) {
-                return Ok(strategies::watch(self.id, &mut self.machine, WATCHED)?);
+                return Ok(true);
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     fn confine(&self, arguments: &Arguments) -> anyhow::Result<()> {

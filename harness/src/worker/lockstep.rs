@@ -9,28 +9,35 @@ use std::time::{Duration, Instant};
 
 /// Instructions between two looks at the time.
 const SLICE: u64 = 100_000;
+/// What of its time a guest does not run: it is for setting up and for the last comparison of all
+/// memory, before whoever waits gives up.
+const REST: Duration = Duration::from_secs(5);
 /// Bytes of the serial port's last output that are kept.
 const KEPT: usize = 4096;
 
 impl Guest {
-    /// Enters the sandbox and runs the guest beside the reference until its time is over. What is
-    /// said about that, in a sentence.
+    /// Enters the sandbox and runs the guest beside the reference until its time is over, from where
+    /// it turns paging on. What is said about that, in a sentence.
     ///
     /// # Errors
     /// When this process cannot be confined, or the host fails.
     pub(super) fn lockstep(mut self, arguments: &Arguments) -> anyhow::Result<String> {
-        let reference = machine(arguments)?;
+        let mut reference = machine(arguments)?;
         self.confine(arguments)?;
         let words = LastWords::default();
         self.machine.bus.devices.serial.set_output(Box::new(words.clone()));
+        if !self.unpack()? {
+            return Ok("the guest ended before it turned paging on".to_owned());
+        }
+        reference.take_memory(&self.machine)?;
+        reference.cpu = self.machine.cpu.clone();
         let id = self.strategy.id();
         let mut lockstep =
             Lockstep::new(self.strategy, self.machine, reference, Options::default())?;
+        let time = Duration::from_millis(arguments.timeout_ms).saturating_sub(REST);
         let begin = Instant::now();
         let mut end = End::Limit;
-        while matches!(end, End::Limit)
-            && begin.elapsed() < Duration::from_millis(arguments.timeout_ms)
-        {
+        while matches!(end, End::Limit) && self.begin.elapsed() < time {
             end = lockstep.run(SLICE)?;
         }
         let progress = lockstep.progress();
@@ -41,8 +48,8 @@ impl Guest {
         };
         let seconds = begin.elapsed().as_secs();
         Ok(format!(
-            "{id} and interpretation in lockstep: {found} in {:.1} million instructions with {} \
-             interrupts, which took {seconds} s; the guest's last words: {}",
+            "{id} and interpretation in lockstep, from paging on: {found} in {:.1} million \
+             instructions with {} interrupts, which took {seconds} s; the guest's last words: {}",
             progress.instructions as f64 / 1e6,
             progress.interrupts,
             words.line()
