@@ -57,6 +57,8 @@ pub enum End {
     Unsupported(String),
     /// It did not finish in time.
     Timeout,
+    /// The same, with what is known of how far it came.
+    Late(String),
     /// We were asked to stop.
     Interrupted,
 }
@@ -162,6 +164,9 @@ impl Report {
         match (&self.end, &self.fault) {
             (End::Unsupported(why), _) => Verdict::not(Outcome::Unsupported, why.clone()),
             (End::Timeout, _) => Verdict::not(Outcome::Timeout, "not finished in time".to_owned()),
+            (End::Late(how), _) => {
+                Verdict::not(Outcome::Timeout, format!("not finished in time; {how}"))
+            }
             (End::Interrupted, _) => Verdict::not(Outcome::Crashed, "interrupted".to_owned()),
             (_, Some(fault)) => Verdict::not(Outcome::Crashed, fault.clone()),
             (End::Died(how), None) => Verdict::not(Outcome::Crashed, how.clone()),

@@ -4,6 +4,8 @@
 //! Before the first guest instruction the process enters the [`sandbox`](host::sandbox). What it
 //! says afterwards is a guest's word: it is looked at before it is used.
 
+mod lockstep;
+
 use crate::guest::{End, Job, Report};
 use crate::process::{self, Ending, Finished, Stop, Watch};
 use crate::strategies;
@@ -31,7 +33,7 @@ const UNPAGED_SLICE: u64 = 10_000;
 const UNPAGED_SLICES: u64 = 500_000;
 
 /// Characters of what is said about one.
-const LONGEST_FINDING: usize = 300;
+const LONGEST_FINDING: usize = 400;
 
 /// What a worker is told: a [`Job`] with its strategy, as command-line arguments.
 #[derive(clap::Args, Debug)]
@@ -69,6 +71,9 @@ pub struct Arguments {
     /// Do not report; find the first instruction at which the guest leaves the architecture
     #[arg(long)]
     watch: bool,
+    /// Do not report; run the guest beside the reference until its time is over
+    #[arg(long)]
+    lockstep: bool,
 }
 
 /// Runs a guest under `strategy` in a worker.
@@ -103,8 +108,27 @@ pub fn watch(strategy: StrategyId, job: &Job, stop: &Stop) -> anyhow::Result<Opt
     if !strategies::can_watch(strategy) {
         return Ok(None);
     }
+    finding("--watch", strategy, job, stop)
+}
+
+/// Runs a guest in lockstep with the reference for as long as it may run, in a worker, and tells in a
+/// sentence how far they came and whether they came apart.
+///
+/// # Errors
+/// As [`start`].
+pub fn lockstep(strategy: StrategyId, job: &Job, stop: &Stop) -> anyhow::Result<Option<String>> {
+    finding("--lockstep", strategy, job, stop)
+}
+
+/// What a worker that does not report says.
+fn finding(
+    option: &str,
+    strategy: StrategyId,
+    job: &Job,
+    stop: &Stop,
+) -> anyhow::Result<Option<String>> {
     let mut command = Command::new(program()?);
-    let (finished, _) = run(command.args(["worker", "--watch"]), strategy, job, stop)?;
+    let (finished, _) = run(command.args(["worker", option]), strategy, job, stop)?;
     let said: Vec<u8> = finished.output.iter().map(|&(byte, _)| byte).collect();
     let sentence = process::printable(String::from_utf8_lossy(&said).trim(), LONGEST_FINDING);
     let is_whole = matches!(finished.ending, Ending::Itself(status) if status.success());
@@ -192,6 +216,10 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
             print!("{}", guest.watch(arguments)?.unwrap_or_default());
             return Ok(());
         }
+        Ok(guest) if arguments.lockstep => {
+            print!("{}", guest.lockstep(arguments)?);
+            return Ok(());
+        }
         Ok(guest) => guest.run(arguments)?,
         Err(unsupported) => unsupported,
     };
@@ -259,22 +287,26 @@ impl Guest {
     fn watch(mut self, arguments: &Arguments) -> anyhow::Result<Option<String>> {
         self.confine(arguments)?;
         let found = strategies::watch(self.id, &mut self.machine, WATCHED)?;
-        if found.is_some() || self.machine.cpu.cr0.contains(Cr0::PG) {
+        if found.is_some() || self.machine.cpu.cr0.contains(Cr0::PG) || !self.unpack()? {
             return Ok(found);
         }
-        // A kernel that unpacks itself does so for seconds, in user-level code. The reference does
-        // it here, until paging is on: that is the kernel proper.
+        Ok(strategies::watch(self.id, &mut self.machine, WATCHED)?)
+    }
+
+    /// A kernel that unpacks itself does so for seconds, in user-level code. The reference does it
+    /// here, until paging is on: that is the kernel proper. False if it never came there.
+    fn unpack(&mut self) -> anyhow::Result<bool> {
         let mut reference = strategies::make(StrategyId::Interpretation)?;
         let limit = Limit::instructions(UNPAGED_SLICE);
         for _ in 0..UNPAGED_SLICES {
             if reference.run(&mut self.machine, &limit)? != strategy::Stop::Limit {
-                return Ok(None);
+                return Ok(false);
             }
             if self.machine.cpu.cr0.contains(Cr0::PG) {
-                return Ok(strategies::watch(self.id, &mut self.machine, WATCHED)?);
+                return Ok(true);
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     fn confine(&self, arguments: &Arguments) -> anyhow::Result<()> {

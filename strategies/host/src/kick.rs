@@ -87,6 +87,14 @@ impl Kick {
         self.fires_at = Some(at);
     }
 
+    /// Interrupts the thread no more, until it is armed again: for who sleeps by other means.
+    pub fn disarm(&mut self) {
+        if self.fires_at.take().is_some() {
+            self.set_timer(Duration::ZERO);
+        }
+    }
+
+    /// Zero switches the timer off.
     fn set_timer(&self, delay: Duration) {
         let value = libc::timespec {
             tv_sec: libc::time_t::try_from(delay.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -182,6 +190,20 @@ mod tests {
         kick.arm(start, start + Duration::from_millis(5));
         kick.arm(start, start + Duration::from_secs(100));
         assert!(is_interrupted(Duration::from_secs(10)));
+        let now = Instant::now();
+        kick.arm(now, now + Duration::from_millis(5));
+        assert!(is_interrupted(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_disarmed_kick_waits_until_it_is_armed_again() {
+        let mut flag = 0u8;
+        // SAFETY: `flag` outlives the kick.
+        let mut kick = unsafe { Kick::new(&raw mut flag) }.unwrap();
+        let now = Instant::now();
+        kick.arm(now, now + Duration::from_millis(20));
+        kick.disarm();
+        assert!(!is_interrupted(Duration::from_millis(60)));
         let now = Instant::now();
         kick.arm(now, now + Duration::from_millis(5));
         assert!(is_interrupted(Duration::from_secs(10)));

@@ -238,9 +238,11 @@ impl Engine {
         }
     }
 
-    fn wait(&mut self, m: &mut Machine, stint: &Stint<'_>) {
+    fn wait(&mut self, m: &mut Machine, stint: &mut Stint<'_>) {
         if !m.interrupt_requested() {
             self.exits.count(ExitKind::Host);
+            // It would only interrupt the sleep.
+            stint.kick.disarm();
             m.wait_for_event(stint.left().min(LONGEST_WAIT));
         }
     }

@@ -6,6 +6,7 @@
 //! checked, and what is wrong is said with the place in the file. Devices stay as after power-up:
 //! no protocol here promises more, and kernels set them up themselves.
 
+mod acpi;
 mod bda;
 mod elf;
 mod entry;

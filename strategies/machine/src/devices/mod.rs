@@ -10,6 +10,7 @@ mod pci;
 mod pic;
 mod pit;
 mod post_code;
+mod power_management;
 mod power_off;
 mod rtc;
 mod serial;
@@ -28,6 +29,7 @@ pub use pci::PciHost;
 pub use pic::Pic;
 pub use pit::{FREQUENCY as PIT_FREQUENCY, Pit};
 pub use post_code::PostCode;
+pub use power_management::{PowerManagement, S5_SLEEP_TYPE};
 pub use power_off::PowerOff;
 pub use rtc::Rtc;
 pub use serial::Serial;
@@ -40,6 +42,9 @@ use crate::{Error, MachineConfig};
 use input::InputState;
 use state::Saved;
 use std::sync::Arc;
+
+/// The interrupt line of ACPI's events, the system control interrupt.
+pub const SYSTEM_CONTROL_INTERRUPT: u8 = 9;
 
 macro_rules! devices {
     ($($(#[doc = $doc:literal])* $id:ident = $field:ident: $kind:ty,)*) => {
@@ -117,7 +122,9 @@ devices! {
     Serial = serial: Serial,
     /// The PCI configuration ports.
     Pci = pci: PciHost,
-    /// The ports by which guests switch the machine off.
+    /// The fixed hardware of ACPI: events, sleep, and the power-management timer.
+    PowerManagement = power_management: PowerManagement,
+    /// The ports by which guests without ACPI switch the machine off.
     PowerOff = power_off: PowerOff,
 }
 
@@ -147,6 +154,11 @@ impl Devices {
             vga: Vga::new(clock.clone()),
             serial: Serial::new(line(4), input.serial.clone()),
             pci: PciHost::new(signals.clone()),
+            power_management: PowerManagement::new(
+                signals.clone(),
+                clock.clone(),
+                line(SYSTEM_CONTROL_INTERRUPT),
+            ),
             power_off: PowerOff::new(signals.clone()),
             input,
         })

@@ -1,8 +1,9 @@
 //! The ports by which guests without ACPI tables switch a virtual PC off.
 //!
-//! Offset 0 takes the ACPI command "sleep" (bit 13 of PM1a control): ports 0x604 on QEMU, 0xB004 on
-//! Bochs and old QEMU, 0x4004 on VirtualBox. Offset 2 (port 0x8900) takes the word `Shutdown` byte
-//! by byte, as Bochs does.
+//! Offset 0 takes the ACPI command "sleep" (bit 13 of PM1a control) where other virtual PCs have it:
+//! ports 0xB004 on Bochs and old QEMU, 0x4004 on VirtualBox; QEMU's 0x604 is this machine's own
+//! ([`PowerManagement`](super::PowerManagement)). Offset 2 (port 0x8900) takes the word `Shutdown`
+//! byte by byte, as Bochs does.
 
 use crate::bus::Device;
 use crate::devices::state::{require, saved};

@@ -33,7 +33,7 @@ use crate::{Error, Machine, MachineConfig};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 
-const FORMAT: Format = Format { what: "saved machine", magic: *b"RINGSAVE", version: 1 };
+const FORMAT: Format = Format { what: "saved machine", magic: *b"RINGSAVE", version: 2 };
 
 /// The largest ROM that a machine can have been made with.
 const LARGEST_ROM: u64 = 16 << 20;

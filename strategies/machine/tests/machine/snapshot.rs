@@ -279,7 +279,7 @@ fn a_newer_file_says_so() {
     let checksum = crc32fast::hash(&file[..12]);
     file[12..16].copy_from_slice(&checksum.to_le_bytes());
     let message = restore(&file).unwrap_err().to_string();
-    assert_eq!(message, "a saved machine of version 99: expected version 1");
+    assert_eq!(message, "a saved machine of version 99: expected version 2");
 }
 
 /// The file's sections: where their payloads lie.

@@ -17,7 +17,7 @@ use super::entry::{self, FlatSelectors};
 use super::fault::Fault;
 use super::image::{Image, zero_terminated};
 use super::layout::{self, Layout};
-use super::{BootSource, bda};
+use super::{BootSource, acpi, bda};
 use crate::Machine;
 use crate::address::PAGE_SIZE;
 use crate::cpu::register;
@@ -46,6 +46,7 @@ pub(super) fn load(
     }
     page.set_memory(&layout::memory_map(&machine.memory), layout.ram());
     bda::write(machine, source.boot_disk)?;
+    acpi::write(machine)?;
     layout::write(machine, "the zero page", ZERO_PAGE, page.bytes())?;
     layout::write(machine, "the GDT", GDT, &FlatSelectors::LINUX.table())?;
     entry::protected(&mut machine.cpu, header.start, GDT as u32, FlatSelectors::LINUX);

@@ -13,7 +13,7 @@ use super::entry::{self, FlatSelectors};
 use super::fault::Fault;
 use super::image::Image;
 use super::layout::{self, Layout};
-use super::{BootSource, bda};
+use super::{BootSource, acpi, bda};
 use crate::address::PAGE_SIZE;
 use crate::cpu::register;
 use crate::{Cpu, Machine};
@@ -39,6 +39,7 @@ pub(super) fn load(
         layout.claim("a segment", piece.start, piece.memory_size)?;
     }
     bda::write(machine, source.boot_disk)?;
+    acpi::write(machine)?;
     program.write(machine, image)?;
     let contents = info::Contents {
         source,
