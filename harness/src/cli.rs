@@ -96,6 +96,9 @@ pub struct RunArguments {
     /// What the command line changes in it.
     #[command(flatten)]
     pub options: VmOptions,
+    /// What is done with it besides.
+    #[command(flatten)]
+    pub course: run::CourseOptions,
     /// Show the guest's text screen instead of its serial port, and type on its keyboard
     #[arg(long)]
     pub screen: bool,

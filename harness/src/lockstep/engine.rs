@@ -5,12 +5,14 @@ use super::accessed;
 use super::code;
 use super::finding::{Finding, Place, What};
 use super::locate::Search;
+use super::log::Log;
 use super::random::Random;
 use super::reference::{Chase, Origin, Reference};
 use super::runner;
 use emulator::Outcome;
 use machine::signals::Request;
-use machine::{Cpu, Difference, Machine, PhysicalAddress};
+use machine::tap::LogWriter;
+use machine::{Cpu, Difference, Fingerprint, Machine, PhysicalAddress};
 use std::time::{Duration, Instant};
 use strategy::{Stop, Strategy};
 
@@ -77,6 +79,7 @@ pub struct Lockstep {
     /// What a strategy is asked for, for each instruction that it is to execute: those that do not
     /// count take a count for a time.
     scale: u64,
+    log: Log,
 }
 
 /// When all memory was compared, and how long that takes.
@@ -112,7 +115,24 @@ impl Lockstep {
             interrupt_waits: false,
             memory,
             scale: 1,
+            log: Log::default(),
         })
+    }
+
+    /// Writes a log of what follows, from which interpretation can repeat it. To be called before the
+    /// first instruction.
+    pub fn record_to(&mut self, log: LogWriter) {
+        self.log = Log::new(log);
+    }
+
+    /// Ends that log, and gives the checksum of the state in which it ends.
+    ///
+    /// # Errors
+    /// When it cannot be written, or the host cannot read the guest's memory.
+    pub fn finish_recording(&mut self) -> anyhow::Result<Fingerprint> {
+        let fingerprint = self.leader.fingerprint()?;
+        self.log.finish(&self.leader.cpu, self.progress.instructions, fingerprint)?;
+        Ok(fingerprint)
     }
 
     /// How far it has come.
@@ -169,6 +189,7 @@ impl Lockstep {
             let vector = leader.acknowledge_interrupt();
             self.interrupt_waits = leader.interrupt_requested();
             self.progress.interrupts += 1;
+            self.log.interrupt(vector, &leader.cpu, self.progress.instructions);
             let outcomes = [leader, &mut self.reference.machine]
                 .map(|machine| emulator::deliver_interrupt(machine, vector));
             if outcomes.contains(&Outcome::Shutdown) {
@@ -208,6 +229,7 @@ impl Lockstep {
         self.adapt(wanted, executed, stretch.stop);
         self.progress.instructions += executed;
         self.progress.stretches += 1;
+        self.log.extend(stretch.events)?;
         Ok(match stretch.stop {
             // What was waited for is an interrupt that is held back.
             Stop::Limit | Stop::Requested => Step::On,

@@ -37,6 +37,7 @@ mod recorder;
 
 pub use divergence::{Divergence, Expected, Found};
 pub use event::{Data, Event, Position};
+pub use file::LogWriter;
 
 use crate::signals::{Request, Signals};
 use player::Player;
