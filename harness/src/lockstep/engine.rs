@@ -11,7 +11,7 @@ use super::reference::{Chase, Origin, Reference};
 use super::runner;
 use emulator::Outcome;
 use machine::signals::Request;
-use machine::tap::LogWriter;
+use machine::tap::{Choice, LogWriter};
 use machine::{Cpu, Difference, Fingerprint, Machine, PhysicalAddress};
 use std::time::{Duration, Instant};
 use strategy::{Stop, Strategy};
@@ -152,12 +152,22 @@ impl Lockstep {
     /// # Errors
     /// When the host fails.
     pub fn run(&mut self, limit: u64) -> anyhow::Result<End> {
+        self.run_until(limit, None)
+    }
+
+    /// The same, but not much beyond `deadline`. A loop in which nothing changes counts as one turn of
+    /// it, so that a count alone may be reached late.
+    ///
+    /// # Errors
+    /// When the host fails.
+    pub fn run_until(&mut self, limit: u64, deadline: Option<Instant>) -> anyhow::Result<End> {
         let end = self.progress.instructions.saturating_add(limit);
         loop {
             if let Some(stop) = self.take_interrupt() {
                 return self.ended(End::Stopped(stop));
             }
-            if self.progress.instructions >= end {
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if self.progress.instructions >= end || is_late {
                 return self.ended(End::Limit);
             }
             let left = end - self.progress.instructions;
@@ -230,6 +240,8 @@ impl Lockstep {
         self.progress.instructions += executed;
         self.progress.stretches += 1;
         self.log.extend(stretch.events)?;
+        let choices = self.reference.take_choices();
+        self.log.choices(choices, &self.leader.cpu, self.progress.instructions);
         Ok(match stretch.stop {
             // What was waited for is an interrupt that is held back.
             Stop::Limit | Stop::Requested => Step::On,
@@ -255,10 +267,13 @@ impl Lockstep {
         let begun = Instant::now();
         let cpus = [self.leader.cpu.clone(), self.base.clone()];
         let mut differences = machine::difference(&self.leader, &self.reference.machine)?;
+        let mut choices = Vec::new();
         differences.retain(|difference| {
-            !is_accessed_bit(difference, &self.leader, &mut self.reference.machine, &cpus)
+            let reference = &mut self.reference.machine;
+            !is_accessed_bit(difference, &self.leader, reference, &cpus, &mut choices)
         });
         let instructions = self.progress.instructions;
+        self.log.choices(choices, &self.leader.cpu, instructions);
         let since = instructions - std::mem::replace(&mut self.memory.at, instructions);
         self.memory.compared = Instant::now();
         self.memory.took = begun.elapsed();
@@ -287,10 +302,11 @@ fn is_accessed_bit(
     leader: &Machine,
     reference: &mut Machine,
     cpus: &[Cpu; 2],
+    choices: &mut Vec<Choice>,
 ) -> bool {
     let Difference::Memory { address, .. } = difference else { return false };
     let page = PhysicalAddress(address.0 & !0xfff);
-    accessed::take_over(leader, reference, page, &[&cpus[0], &cpus[1]])
+    accessed::take_over(leader, reference, page, &[&cpus[0], &cpus[1]], choices)
 }
 
 /// What a stretch came to.

@@ -2,7 +2,7 @@
 //!
 //! It is replayed as one that was recorded under interpretation.
 
-use machine::tap::{Event, LogWriter, Position};
+use machine::tap::{Choice, Event, LogWriter, Position};
 use machine::{Cpu, Fingerprint, FormatError, Vector};
 
 /// Events that are written at a time.
@@ -37,6 +37,14 @@ impl Log {
         if self.to.is_some() {
             let at = Position { instructions, eip: cpu.eip };
             self.events.push(Event::Interrupt { vector: vector.0, at });
+        }
+    }
+
+    /// Notes what the strategy has made of what the architecture leaves open.
+    pub(super) fn choices(&mut self, choices: Vec<Choice>, cpu: &Cpu, instructions: u64) {
+        if self.to.is_some() {
+            let at = Position { instructions, eip: cpu.eip };
+            self.events.extend(choices.into_iter().map(|choice| Event::Choice { choice, at }));
         }
     }
 

@@ -14,11 +14,11 @@ use machine::tap::LogWriter;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use strategy::StrategyId;
 
-/// Instructions between two looks at the clock and the screen.
-const PORTION: u64 = 1_000_000;
+/// Time between two looks at the clock and the screen: all memory is compared each time.
+const SLICE: Duration = Duration::from_millis(500);
 
 /// What a run has to do with a log.
 pub(super) enum Log {
@@ -109,7 +109,8 @@ pub(super) fn record_in_lockstep(
     lockstep.record_to(log);
     let begun = Instant::now();
     let end = loop {
-        let end = lockstep.run(PORTION)?;
+        let slice = watch.left(begun.elapsed()).min(SLICE);
+        let end = lockstep.run_until(u64::MAX, Some(Instant::now() + slice))?;
         watch.show(lockstep.machine())?;
         match end {
             End::Limit if watch.is_over(begun.elapsed()) => break VmEnd::Timeout,

@@ -202,6 +202,11 @@ impl Watch {
         self.timeout.is_some_and(|timeout| ran >= timeout)
     }
 
+    /// How long such a guest may still run.
+    pub(super) fn left(&self, ran: Duration) -> Duration {
+        self.timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(ran))
+    }
+
     /// Shows the screen, if somebody looks at it.
     pub(super) fn show(&mut self, machine: &Machine) -> std::io::Result<()> {
         self.frames.as_mut().map_or(Ok(()), |frames| frames.show(machine))

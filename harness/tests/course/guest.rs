@@ -85,8 +85,9 @@ pub(crate) fn ended_well(output: &Output, guest: &Guest, what: &str) {
 #[track_caller]
 pub(crate) fn state(output: &Output) -> String {
     let said = text(&output.stderr);
-    let line = said.lines().find_map(|line| line.strip_prefix("ringside: final state "));
-    line.unwrap_or_else(|| panic!("no state in {said}")).to_owned()
+    // The guest's own words may stand before it in the line.
+    let line = said.lines().find_map(|line| line.split_once("ringside: final state "));
+    line.unwrap_or_else(|| panic!("no state in {said}")).1.to_owned()
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {

@@ -12,14 +12,14 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 use strategy::StrategyId;
 
-/// A time in which a guest of some seconds has certainly begun.
-const SOON: &str = "300ms";
+/// A time in which a guest has begun and not ended.
+const SOON: &str = "150ms";
 
 #[test]
 fn a_machine_is_saved_under_every_strategy_and_resumed_under_every_other() {
     let all = usable();
     for (index, &saver) in all.iter().enumerate() {
-        let guest = Guest::new("context-switch", 1_000_000, saver);
+        let guest = Guest::new("context-switch", 400_000, saver);
         let save_at = format!("{SOON}=saved");
         let output = guest.run(&["--save-at", &save_at, "--timeout", SOON]);
         assert_eq!(output.status.code(), Some(124), "{saver}: {}", text(&output.stderr));
@@ -34,7 +34,7 @@ fn a_machine_is_saved_under_every_strategy_and_resumed_under_every_other() {
 #[test]
 fn a_guest_that_is_saved_goes_on() {
     for strategy in usable() {
-        let guest = Guest::new("timer", 3_000, strategy);
+        let guest = Guest::new("idle", 600, strategy);
         let output = guest.run(&["--save-at", "200ms=b", "--save-at", "100ms=a"]);
         ended_well(&output, &guest, strategy.name());
         assert_eq!(guest.others(), ["a", "b"], "{strategy}");
@@ -130,7 +130,7 @@ fn a_recording_under_every_strategy_is_replayed_to_the_same_state() {
 #[test]
 fn a_recording_that_was_ended_is_replayed_up_to_there() {
     for strategy in usable() {
-        let guest = Guest::new("context-switch", 1_000_000, strategy);
+        let guest = Guest::new("context-switch", 400_000, strategy);
         let recorded = guest.run(&["--record", "log", "--timeout", SOON]);
         assert_eq!(recorded.status.code(), Some(124), "{strategy}: {}", text(&recorded.stderr));
         let replayed = guest.run_plain(&["--replay", "log"]);

@@ -58,8 +58,11 @@ pub(super) fn serve(session: Session, wire: Wire) -> anyhow::Result<VmEnd> {
     if let Some(end) = debugger.take_end() {
         return Ok(end);
     }
-    match debugger.release().run()? {
-        Slice::Ended(end) => Ok(end),
-        Slice::Over | Slice::Requested => Ok(VmEnd::Timeout),
+    let mut session = debugger.release();
+    loop {
+        // A request is what the last words from gdb have left.
+        if let Slice::Ended(end) = session.run()? {
+            return Ok(end);
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::sections::{Format, FormatError, Reader, Writer};
 use std::fmt;
 use std::io::{Read, Write};
 
-const FORMAT: Format = Format { what: "recorded log", magic: *b"RINGSLOG", version: 1 };
+const FORMAT: Format = Format { what: "recorded log", magic: *b"RINGSLOG", version: 2 };
 
 /// Writes a log: for who makes one of what several machines do. A machine alone is better recorded
 /// with [`Machine::record_to`](crate::Machine::record_to).
