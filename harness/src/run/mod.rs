@@ -4,6 +4,7 @@
 //! is restored even when a guest takes its monitor down.
 
 mod gdb;
+mod line;
 mod plan;
 mod recorded;
 mod saves;
@@ -11,6 +12,7 @@ mod screen;
 mod session;
 mod terminal;
 mod vm_worker;
+mod wire;
 
 pub use plan::CourseOptions;
 pub(crate) use vm_worker::machine;
@@ -24,6 +26,7 @@ use crate::{interrupt, strategies};
 use anyhow::Context;
 use gdb::Relay;
 use host::sandbox::record::CrashRecord;
+use line::Line;
 use plan::Plan;
 use saves::Saves;
 use screen::Screen;
@@ -50,6 +53,8 @@ const FAILED_STATUS: u8 = 8;
 
 /// How long past its deadline a worker may take to notice it.
 const GRACE: Duration = Duration::from_secs(3);
+/// The same where the emulator has to follow first, and a log is to be ended.
+const RECORDING_GRACE: Duration = Duration::from_secs(30);
 
 /// Characters that are printed of what the guest's process says.
 const LONGEST_SENTENCE: usize = 500;
@@ -79,8 +84,9 @@ pub fn main(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     let files = Files::within(folder.path());
     let mut saves = Saves::begin(&mut plan.course, files.saved.clone()).map_err(Failure::setup)?;
     std::fs::write(&files.plan, toml::to_string(&plan)?)?;
-    let gdb = arguments.course.gdb.map(|port| Relay::listen(port, &files.gdb)).transpose();
+    let gdb = arguments.course.gdb.map(|port| Relay::listen(port, &files.line)).transpose();
     let gdb = gdb.map_err(Failure::setup)?;
+    let line = arguments.course.record.is_some().then(|| Line::listen(&files.line)).transpose()?;
     let mut child = start(arguments, &files)?;
     if let Some(relay) = gdb {
         eprintln!("[waiting for gdb: target remote 127.0.0.1:{}]", relay.port()?);
@@ -102,7 +108,10 @@ pub fn main(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     };
     // What a debugger takes its time over does not count.
     let timeout = plan.vm.timeout.filter(|_| arguments.course.gdb.is_none());
-    let outcome = wait(&mut child, timeout, (&left, &stop), glance)?;
+    let patience = if line.is_some() { RECORDING_GRACE } else { GRACE };
+    let deadline = timeout.map(|timeout| timeout.saturating_add(patience));
+    let outcome = wait(&mut child, deadline, (&left, &stop), glance)?;
+    end(&mut child, &outcome, line.as_ref())?;
     drop(screen);
     drop(raw);
     saves.look()?;
@@ -125,7 +134,7 @@ struct Files {
     record: PathBuf,
     frames: PathBuf,
     saved: PathBuf,
-    gdb: PathBuf,
+    line: PathBuf,
 }
 
 impl Files {
@@ -136,7 +145,7 @@ impl Files {
             record: folder.join("crash"),
             frames: folder.join("frames"),
             saved: folder.join("saved"),
-            gdb: folder.join("gdb"),
+            line: folder.join("line"),
         }
     }
 }
@@ -153,8 +162,8 @@ fn start(arguments: &RunArguments, files: &Files) -> anyhow::Result<Child> {
     if arguments.screen {
         command.arg("--keyboard");
     }
-    if arguments.course.gdb.is_some() {
-        command.arg("--gdb").arg(&files.gdb);
+    if arguments.course.gdb.is_some() || arguments.course.record.is_some() {
+        command.arg("--line").arg(&files.line);
     }
     // A panic that looked for its lines in the program's file would end as a forbidden call.
     command.env("RUST_BACKTRACE", "0");
@@ -168,20 +177,19 @@ fn start(arguments: &RunArguments, files: &Files) -> anyhow::Result<Child> {
 
 /// Says how it ended, and what the exit status is.
 fn finish(outcome: &Outcome, files: &Files) -> anyhow::Result<ExitCode> {
+    let report = std::fs::read_to_string(&files.report).ok();
+    let report = report.and_then(|text| toml::from_str::<Report>(&text).ok());
+    if let Some(state) = report.as_ref().and_then(|report| report.state.as_ref()) {
+        say(&format!("final state {state}"));
+    }
     let ended = match outcome {
         Outcome::Left => return Ok(ExitCode::SUCCESS),
         Outcome::Interrupted => return Ok(ExitCode::from(interrupt::STATUS)),
         Outcome::TimedOut => return status(&VmEnd::Timeout),
         Outcome::Ended(ended) => *ended,
     };
-    let report = std::fs::read_to_string(&files.report).ok();
-    match report.and_then(|text| toml::from_str::<Report>(&text).ok()) {
-        Some(report) => {
-            if let Some(state) = &report.state {
-                say(&format!("final state {state}"));
-            }
-            status(&report.end)
-        }
+    match report {
+        Some(report) => status(&report.end),
         None => {
             let record = File::open(&files.record).map(|file| CrashRecord::read(&file));
             let how = process::in_words(ended);
@@ -212,31 +220,45 @@ enum Outcome {
 
 fn wait(
     child: &mut Child,
-    timeout: Option<Duration>,
+    longest: Option<Duration>,
     (left, stop): (&Stop, &Stop),
     mut glance: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<Outcome> {
     let begin = Instant::now();
-    let deadline = timeout.and_then(|timeout| begin.checked_add(timeout + GRACE));
-    let outcome = loop {
+    let deadline = longest.and_then(|longest| begin.checked_add(longest));
+    loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Outcome::Ended(status));
         }
         if left.is_raised() {
-            break Outcome::Left;
+            return Ok(Outcome::Left);
         }
         if stop.is_raised() {
-            break Outcome::Interrupted;
+            return Ok(Outcome::Interrupted);
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            break Outcome::TimedOut;
+            return Ok(Outcome::TimedOut);
         }
         glance()?;
         std::thread::sleep(if begin.elapsed() < YOUNG { GLANCE } else { LATER_GLANCE });
-    };
+    }
+}
+
+/// Ends a guest's process that has not ended by itself: by asking, where there is a line to it.
+fn end(child: &mut Child, outcome: &Outcome, line: Option<&Line>) -> std::io::Result<()> {
+    if let Outcome::Ended(_) = outcome {
+        return Ok(());
+    }
+    let is_leaving = !matches!(outcome, Outcome::TimedOut) && line.is_some_and(Line::ask);
+    let deadline = Instant::now() + RECORDING_GRACE;
+    while is_leaving && Instant::now() < deadline {
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        std::thread::sleep(LATER_GLANCE);
+    }
     child.kill()?;
-    child.wait()?;
-    Ok(outcome)
+    child.wait().map(|_| ())
 }
 
 /// Passes what is typed to the guest, in a thread that ends with the process; looks for the leaving
@@ -269,7 +291,7 @@ fn say(words: &str) {
 /// Says how the guest ended, where that is worth a word, and what the exit status is.
 fn status(end: &VmEnd) -> anyhow::Result<ExitCode> {
     match end {
-        VmEnd::Exit(_) | VmEnd::PowerOff | VmEnd::Replayed => {}
+        VmEnd::Exit(_) | VmEnd::PowerOff | VmEnd::Left | VmEnd::Replayed => {}
         VmEnd::Setup(message) => return Err(Failure::setup(anyhow::anyhow!("{message}")).into()),
         VmEnd::TripleFault(place) => say(&format!("triple fault at {place}")),
         VmEnd::Halted(place) => say(&format!("halted with interrupts off at {place}")),

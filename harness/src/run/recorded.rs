@@ -7,6 +7,7 @@
 use super::plan::Plan;
 use super::session::{self, Session, Slice};
 use super::vm_worker::{Report, VmEnd};
+use super::wire::Wire;
 use crate::lockstep::{End, Lockstep, Options};
 use anyhow::Context;
 use machine::Machine;
@@ -14,6 +15,7 @@ use machine::tap::LogWriter;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use strategy::StrategyId;
 
@@ -68,10 +70,13 @@ fn cannot(what: &str, path: &Path) -> String {
 ///
 /// # Errors
 /// When the host fails.
-pub(super) fn record(mut session: Session) -> anyhow::Result<Report> {
+pub(super) fn record(mut session: Session, wire: Option<&Wire>) -> anyhow::Result<Report> {
+    if let Some(wire) = wire {
+        wire.wake(Arc::clone(session.machine.signals()));
+    }
     let end = match session.run()? {
         Slice::Ended(end) => end,
-        Slice::Over | Slice::Requested => VmEnd::Timeout,
+        Slice::Over | Slice::Requested => VmEnd::Left,
     };
     // First, for it is what tells why a run had to stop that nobody asked to.
     session.machine.finish_recording().context("the run cannot be recorded")?;
@@ -102,6 +107,7 @@ pub(super) fn record_in_lockstep(
     session: Session,
     reference: Machine,
     log: LogWriter,
+    mut wire: Option<Wire>,
 ) -> anyhow::Result<Report> {
     let (strategy, machine, mut watch) = session.into_parts();
     let id = strategy.id();
@@ -114,9 +120,10 @@ pub(super) fn record_in_lockstep(
         watch.show(lockstep.machine())?;
         match end {
             End::Limit if watch.is_over(begun.elapsed()) => break VmEnd::Timeout,
+            End::Limit if wire.as_mut().is_some_and(Wire::has_received) => break VmEnd::Left,
             End::Limit => {}
             End::Stopped(stop) => {
-                break session::end(stop, lockstep.machine()).unwrap_or(VmEnd::Timeout);
+                break session::end(stop, lockstep.machine()).unwrap_or(VmEnd::Left);
             }
             End::Different(_) => {
                 let at = lockstep.progress().instructions;

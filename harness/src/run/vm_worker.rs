@@ -2,11 +2,12 @@
 //! from its standard input, serial output goes to its standard output, and how the guest ended goes
 //! into a file.
 
-use super::gdb::{self, Wire};
+use super::gdb;
 use super::plan::Plan;
 use super::recorded::{self, Log};
 use super::screen::keys;
 use super::session::{Session, Slice};
+use super::wire::Wire;
 use crate::config::{Vm, split_module};
 use crate::strategies;
 use anyhow::Context;
@@ -49,9 +50,9 @@ pub struct WorkerArguments {
     /// The standard input goes to the keyboard; the serial port is left open
     #[arg(long)]
     keyboard: bool,
-    /// Where to find gdb
+    /// Where to find gdb, or who asks a recorded guest to end
     #[arg(long)]
-    gdb: Option<PathBuf>,
+    line: Option<PathBuf>,
     /// Keep all rights
     #[arg(long)]
     no_sandbox: bool,
@@ -71,6 +72,8 @@ pub(super) enum VmEnd {
     Halted(String),
     /// Its time was over.
     Timeout,
+    /// It was asked to end.
+    Left,
     /// It could not be set up.
     Setup(String),
     /// A log was replayed up to its end.
@@ -87,7 +90,7 @@ impl VmEnd {
         match self {
             // As a process status has it: the low eight bits.
             VmEnd::Exit(value) => value.wrapping_mul(2).wrapping_add(1),
-            VmEnd::PowerOff | VmEnd::Replayed => 0,
+            VmEnd::PowerOff | VmEnd::Left | VmEnd::Replayed => 0,
             VmEnd::Setup(_) => 2,
             VmEnd::TripleFault(_) => 4,
             VmEnd::Halted(_) => 6,
@@ -160,7 +163,7 @@ fn file_bound(plan: &Plan, machine: &Machine) -> anyhow::Result<Option<u64>> {
 struct Guest {
     session: Session,
     log: Log,
-    gdb: Option<Wire>,
+    wire: Option<Wire>,
 }
 
 impl Guest {
@@ -181,13 +184,13 @@ impl Guest {
         let again = || self::machine(&plan.vm).map(|(machine, _)| machine);
         let log = Log::open(plan, &mut machine, again)?;
         let session = Session::new(plan, machine, source, frames, saved)?;
-        let gdb = arguments.gdb.as_deref().map(Wire::connect).transpose();
-        Ok(Guest { session, log, gdb: gdb.context("gdb cannot be reached")? })
+        let wire = arguments.line.as_deref().map(Wire::connect).transpose();
+        Ok(Guest { session, log, wire: wire.context("there is no line")? })
     }
 
     /// Gives up what the guest's process does not need any more, and runs the guest.
     fn confine_and_run(self, plan: &Plan, arguments: &WorkerArguments) -> anyhow::Result<Report> {
-        let Guest { mut session, log, mut gdb } = self;
+        let Guest { mut session, log, mut wire } = self;
         let policy = Policy {
             file_bytes: file_bound(plan, &session.machine)?,
             ..strategies::joint_policy(&plan.strategies())
@@ -195,25 +198,23 @@ impl Guest {
         let prepared = (!arguments.no_sandbox).then(|| strategies::confine(&policy)).transpose()?;
         // Between the two steps: it has the rights that are left, and later no thread can be made.
         forward_input(session.machine.bus.devices.input().clone(), arguments.keyboard);
-        if let Some(wire) = &mut gdb {
+        if let Some(wire) = &mut wire {
             wire.listen();
         }
         if let Some(prepared) = prepared {
             let applied = prepared.seal()?;
             tracing::debug!(target: "sandbox", "{applied}");
         }
-        if let Some(wire) = gdb {
-            return Ok(gdb::serve(session, wire)?.into());
-        }
-        match log {
-            Log::None => Ok(match session.run()? {
+        match (log, wire) {
+            (Log::None, Some(wire)) => Ok(gdb::serve(session, wire)?.into()),
+            (Log::None, None) => Ok(match session.run()? {
                 Slice::Ended(end) => end.into(),
-                Slice::Over | Slice::Requested => VmEnd::Timeout.into(),
+                Slice::Over | Slice::Requested => VmEnd::Left.into(),
             }),
-            Log::Written => recorded::record(session),
-            Log::Read => recorded::replay(session),
-            Log::InLockstep(reference, log) => {
-                recorded::record_in_lockstep(session, *reference, log)
+            (Log::Written, wire) => recorded::record(session, wire.as_ref()),
+            (Log::Read, _) => recorded::replay(session),
+            (Log::InLockstep(reference, log), wire) => {
+                recorded::record_in_lockstep(session, *reference, log, wire)
             }
         }
     }

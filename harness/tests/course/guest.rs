@@ -2,7 +2,7 @@
 
 use ringside::strategies;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use strategy::{StrategyId, Support};
 use tempfile::TempDir;
 
@@ -45,6 +45,14 @@ impl Guest {
         self.run_plain(&[&own[..], options].concat())
     }
 
+    /// The same, and does not wait.
+    pub(crate) fn start(&self, options: &[&str]) -> Child {
+        let own = ["--strategy", self.strategy.name(), "--kernel", "guest.bin"];
+        let mut command = command(self.folder(), &[&own[..], options].concat());
+        command.args(["--memory", &self.memory]).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
     /// The same under no strategy in particular.
     pub(crate) fn run_plain(&self, options: &[&str]) -> Output {
         let mut own = vec!["--kernel", "guest.bin", "--memory", &self.memory];
@@ -67,9 +75,14 @@ impl Guest {
 
 /// `ringside run` with these options.
 pub(crate) fn run(folder: &Path, options: &[&str]) -> Output {
+    command(folder, options).output().unwrap()
+}
+
+fn command(folder: &Path, options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringside"));
     command.arg("run").args(options).current_dir(folder).stdin(Stdio::null());
-    command.env("RINGSIDE_LOG", "debug").output().unwrap()
+    command.env("RINGSIDE_LOG", "debug");
+    command
 }
 
 /// The guest must have ended by itself, with its checksum.

@@ -130,9 +130,25 @@ fn a_recording_under_every_strategy_is_replayed_to_the_same_state() {
 #[test]
 fn a_recording_that_was_ended_is_replayed_up_to_there() {
     for strategy in usable() {
-        let guest = Guest::new("context-switch", 400_000, strategy);
+        let guest = Guest::new("idle", 10_000, strategy);
         let recorded = guest.run(&["--record", "log", "--timeout", SOON]);
         assert_eq!(recorded.status.code(), Some(124), "{strategy}: {}", text(&recorded.stderr));
+        let replayed = guest.run_plain(&["--replay", "log"]);
+        assert_eq!(replayed.status.code(), Some(0), "{strategy}: {}", text(&replayed.stderr));
+        assert_eq!(state(&replayed), state(&recorded), "{strategy}");
+    }
+}
+
+#[test]
+fn a_recording_that_the_user_leaves_is_whole() {
+    for strategy in usable() {
+        let guest = Guest::new("idle", 10_000, strategy);
+        let child = guest.start(&["--record", "log"]);
+        std::thread::sleep(Duration::from_secs(1));
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let recorded = child.wait_with_output().unwrap();
+        assert_eq!(recorded.status.code(), Some(130), "{strategy}: {}", text(&recorded.stderr));
         let replayed = guest.run_plain(&["--replay", "log"]);
         assert_eq!(replayed.status.code(), Some(0), "{strategy}: {}", text(&replayed.stderr));
         assert_eq!(state(&replayed), state(&recorded), "{strategy}");

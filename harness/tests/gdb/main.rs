@@ -176,14 +176,8 @@ fn a_workload_that_stops_often_comes_to_its_checksum() {
         let options = [&options[..], &["--strategy", strategy.name()]].concat();
         let waiting = Waiting::start(folder.path(), &options);
         // Where it is after a while, it comes by again.
-        let mut all = commands(["stepi 20000", "tbreak *$pc", "continue", "break *$pc"]);
-        all.extend(commands([
-            "ignore 2 50",
-            "continue",
-            "info breakpoints",
-            "delete",
-            "continue",
-        ]));
+        let mut all = commands(["stepi 3000", "tbreak *$pc", "continue", "break *$pc"]);
+        all.extend(commands(["ignore 2 50", "continue", "info breakpoints", "delete", "continue"]));
         let said = waiting.say(&all);
         let (status, words) = waiting.end();
         let expected = format!("result {:08x}", image.checksum);

@@ -22,13 +22,12 @@ mod registers;
 mod relay;
 mod running;
 mod target;
-mod wire;
 
 pub(super) use relay::Relay;
-pub(super) use wire::Wire;
 
 use super::session::{Session, Slice};
 use super::vm_worker::VmEnd;
+use super::wire::Wire;
 use gdbstub::stub::{DisconnectReason, GdbStub};
 use running::{Debugger, Loop};
 use std::time::Duration;

@@ -2,9 +2,9 @@
 
 use super::SLICE;
 use super::planted::Planted;
-use super::wire::Wire;
 use crate::run::session::{Session, Slice};
 use crate::run::vm_worker::VmEnd;
+use crate::run::wire::Wire;
 use emulator::Outcome;
 use gdbstub::common::Signal;
 use gdbstub::conn::ConnectionExt;

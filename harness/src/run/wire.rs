@@ -1,5 +1,6 @@
-//! The guest's end of the way to gdb. A thread reads, so that looking whether something has come
-//! takes no system call, and so that what comes stops the guest.
+//! The guest's end of a line to the process that waits for it, with gdb behind that or nobody. A
+//! thread reads, so that looking whether something has come takes no system call, and so that what
+//! comes stops the guest.
 
 use gdbstub::conn::{Connection, ConnectionExt};
 use machine::signals::{Request, Signals};
@@ -12,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, OnceLock};
 
 /// A connection.
-pub(in crate::run) struct Wire {
+pub(super) struct Wire {
     /// Only read from and written to: what the sandbox lets a file be.
     file: File,
     /// For the thread that reads.
@@ -29,7 +30,7 @@ impl Wire {
     ///
     /// # Errors
     /// When nobody is there.
-    pub(in crate::run) fn connect(path: &Path) -> io::Result<Wire> {
+    pub(super) fn connect(path: &Path) -> io::Result<Wire> {
         let file = File::from(OwnedFd::from(UnixStream::connect(path)?));
         // Now, for later there is no right to another descriptor.
         let reader = Some(file.try_clone()?);
@@ -38,7 +39,7 @@ impl Wire {
     }
 
     /// Starts the thread that reads. It ends with the connection or the process.
-    pub(in crate::run) fn listen(&mut self) {
+    pub(super) fn listen(&mut self) {
         let Some(file) = self.reader.take() else { return };
         let (to, received) = channel();
         let (begin, begun) = channel();
@@ -57,6 +58,11 @@ impl Wire {
     pub(super) fn wake(&self, signals: Arc<Signals>) {
         // It is set once: a wire has one guest.
         let _ = self.running.set(signals);
+    }
+
+    /// Whether anything has come.
+    pub(super) fn has_received(&mut self) -> bool {
+        self.peek().is_ok_and(|byte| byte.is_some())
     }
 
     fn look(&mut self) -> Option<io::Result<u8>> {
