@@ -29,7 +29,7 @@ enum Command {
     /// Measure workloads under strategies and peers
     Bench(BenchArguments),
     /// Boot a virtual machine with its serial port on this terminal
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Draw the plots of finished runs again and write their reports
     Plot(PlotArguments),
     /// Count the privileged and sensitive instructions in a kernel, and say what becomes of them

@@ -89,8 +89,9 @@ pub(super) fn record(mut session: Session, wire: Option<&Wire>) -> anyhow::Resul
 /// When the host fails.
 pub(super) fn replay(mut session: Session) -> anyhow::Result<Report> {
     let slice = session.run()?;
-    let state = Some(session.machine.fingerprint()?.to_string());
     let divergence = session.machine.finish_replay()?;
+    // Behind that, which repeats what is left of the log at this place.
+    let state = Some(session.machine.fingerprint()?.to_string());
     let end = match (divergence, slice) {
         (Some(divergence), _) => VmEnd::Diverged(divergence.to_string()),
         (None, Slice::Ended(end)) => end,

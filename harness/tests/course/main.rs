@@ -19,7 +19,7 @@ const SOON: &str = "150ms";
 fn a_machine_is_saved_under_every_strategy_and_resumed_under_every_other() {
     let all = usable();
     for (index, &saver) in all.iter().enumerate() {
-        let guest = Guest::new("context-switch", 400_000, saver);
+        let guest = Guest::new("idle", 1_000, saver);
         let save_at = format!("{SOON}=saved");
         let output = guest.run(&["--save-at", &save_at, "--timeout", SOON]);
         assert_eq!(output.status.code(), Some(124), "{saver}: {}", text(&output.stderr));
