@@ -20,7 +20,7 @@ const LARGE_PAGE: i32 = 0x83;
 /// The low half of a gate: the flat code segment, and the handler's low address.
 const GATE_LOW: i32 = 8 << 16 | ((LOAD + HANDLER) & 0xffff) as i32;
 /// The high half: present, a 32-bit interrupt gate.
-const GATE_HIGH: i32 = (LOAD + HANDLER & 0xffff_0000) as i32 | 0x8e00;
+const GATE_HIGH: i32 = ((LOAD + HANDLER) & 0xffff_0000) as i32 | 0x8e00;
 
 /// Linear addresses in the image.
 #[derive(Debug)]
