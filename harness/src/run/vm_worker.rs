@@ -180,7 +180,9 @@ impl Guest {
             path.as_ref().map(|path| options.open(path)).transpose()
         };
         let frames = open(&arguments.frames, File::options().write(true))?;
-        let saved = open(&arguments.saved, File::options().append(true))?;
+        // Nothing is open that is not used.
+        let saved = arguments.saved.clone().filter(|_| !plan.course.saves.is_empty());
+        let saved = open(&saved, File::options().append(true))?;
         let again = || self::machine(&plan.vm).map(|(machine, _)| machine);
         let log = Log::open(plan, &mut machine, again)?;
         let session = Session::new(plan, machine, source, frames, saved)?;
