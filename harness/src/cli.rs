@@ -29,7 +29,7 @@ enum Command {
     /// Measure workloads under strategies and peers
     Bench(BenchArguments),
     /// Boot a virtual machine with its serial port on this terminal
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Draw the plots of finished runs again and write their reports
     Plot(PlotArguments),
     /// Count the privileged and sensitive instructions in a kernel, and say what becomes of them
@@ -96,6 +96,9 @@ pub struct RunArguments {
     /// What the command line changes in it.
     #[command(flatten)]
     pub options: VmOptions,
+    /// What is done with it besides.
+    #[command(flatten)]
+    pub course: run::CourseOptions,
     /// Show the guest's text screen instead of its serial port, and type on its keyboard
     #[arg(long)]
     pub screen: bool,

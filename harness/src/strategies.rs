@@ -151,6 +151,17 @@ pub fn policy(id: StrategyId) -> Policy {
     built(id).map_or(Policy::SOFTWARE, |built| built.policy)
 }
 
+/// What the process of a guest is left with that runs under all of these in turn.
+#[must_use]
+pub fn joint_policy(ids: &[StrategyId]) -> Policy {
+    let policies: Vec<_> = ids.iter().map(|&id| policy(id)).collect();
+    Policy {
+        native_code: policies.iter().any(|policy| policy.native_code),
+        kvm: policies.iter().any(|policy| policy.kvm),
+        ..Policy::SOFTWARE
+    }
+}
+
 /// Takes the rights from this process that a guest does not need; the filter is still to be put over
 /// it. All that opens files comes before: the machine, the strategy.
 ///

@@ -62,12 +62,9 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let save = split_save(arguments).and_then(create).map_err(Failure::setup)?;
     // Made now, for later there is no right to.
     let made = ids.iter().map(|&id| strategies::make(id)).collect::<Result<Vec<_>, _>>()?;
-    let policies: Vec<_> = ids.iter().map(|&id| strategies::policy(id)).collect();
     let policy = Policy {
-        native_code: policies.iter().any(|policy| policy.native_code),
-        kvm: policies.iter().any(|policy| policy.kvm),
         file_bytes: if save.is_some() { None } else { Policy::SOFTWARE.file_bytes },
-        ..Policy::SOFTWARE
+        ..strategies::joint_policy(&ids)
     };
     if !arguments.no_sandbox {
         let applied = strategies::confine(&policy)?.seal()?;

@@ -20,6 +20,9 @@ const DEFAULT_MEMORY: u64 = 128 << 20;
 pub struct Vm {
     /// The kernel. None with a ROM.
     pub kernel: Option<PathBuf>,
+    /// A saved machine to go on with. What it is made of comes from there, and what is booted here
+    /// is booted when it resets itself.
+    pub resume: Option<PathBuf>,
     /// What kind of image the kernel is.
     pub kind: Kind,
     /// Where a flat image goes; its first byte is its entry.
@@ -75,6 +78,9 @@ pub struct VmOptions {
     /// The kernel to boot: a multiboot image or a Linux bzImage
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
+    /// Go on with a saved machine instead of booting one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["memory", "cpu"])]
+    pub resume: Option<PathBuf>,
     /// What the kernel is: auto, multiboot, linux, flat32 or flat16
     #[arg(long, value_name = "KIND")]
     pub kind: Option<String>,
@@ -156,7 +162,7 @@ impl Vm {
         let mut vm = file.check(&source)?;
         vm.change(options)?;
         match (&vm.kernel, &vm.rom) {
-            (None, None) => {
+            (None, None) if vm.resume.is_none() => {
                 Err(source.error("nothing to boot: key \"kernel\" or \"rom\" is missing"))
             }
             (Some(_), Some(_)) => {
@@ -174,6 +180,7 @@ impl Vm {
         for (name, given, value) in [
             ("--kernel", &options.kernel, &mut self.kernel),
             ("--rom", &options.rom, &mut self.rom),
+            ("--resume", &options.resume, &mut self.resume),
             ("--initrd", &options.initrd, &mut self.initrd),
             ("--disk", &options.disk, &mut self.disk),
         ] {
@@ -211,6 +218,7 @@ impl File {
         let strategy = check(source, "strategy", self.strategy.as_ref(), |n| target::strategy(n))?;
         Ok(Vm {
             kernel: file("kernel", &self.kernel)?,
+            resume: None,
             kind: check(source, "kind", self.kind.as_ref(), |name| kind(name))?.unwrap_or_default(),
             address: self.address.as_ref().map(|address| *address.get_ref()),
             rom: file("rom", &self.rom)?,

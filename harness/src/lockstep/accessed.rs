@@ -5,6 +5,7 @@
 //! touches two words more than it pops. Such bits are no difference; the reference takes them over.
 
 use machine::cpu::{Cr0, Cr4};
+use machine::tap::Choice;
 use machine::{Cpu, Machine, PhysicalAddress};
 use std::collections::BTreeSet;
 
@@ -16,24 +17,36 @@ const TABLE: u64 = 0xffff_f000;
 const PAE_TABLE: u64 = 0xf_ffff_f000;
 
 /// Takes the accessed bits of the page at `address` over, if nothing else is different in it and it is
-/// a page table of one of `cpus`. Whether the page is the same then.
+/// a page table of one of `cpus`, and notes them in `choices`. Whether the page is the same then.
 pub(super) fn take_over(
     leader: &Machine,
     reference: &mut Machine,
     address: PhysicalAddress,
     cpus: &[&Cpu],
+    choices: &mut Vec<Choice>,
 ) -> bool {
     let pages = (leader.memory.page(address), reference.memory.page(address));
     let (Some(theirs), Some(mine)) = pages else { return false };
-    let differing = theirs.iter().zip(&mine).enumerate().filter(|(_, (a, b))| a != b);
+    let differing: Vec<_> =
+        theirs.iter().zip(&mine).enumerate().filter(|(_, (a, b))| a != b).collect();
     let is_accessed = |at: usize, theirs: u8, mine: u8| {
         at.is_multiple_of(4) && theirs == mine | ACCESSED && u64::from(mine) & PRESENT != 0
     };
-    if !differing.into_iter().all(|(at, (&theirs, &mine))| is_accessed(at, theirs, mine)) {
+    if !differing.iter().all(|&(at, (&theirs, &mine))| is_accessed(at, theirs, mine)) {
         return false;
     }
-    let is_table = || cpus.iter().any(|cpu| tables(leader, cpu).contains(&address.page()));
-    theirs == mine || is_table() && reference.memory.write(address, &theirs)
+    if differing.is_empty() {
+        return true;
+    }
+    let is_table = cpus.iter().any(|cpu| tables(leader, cpu).contains(&address.page()));
+    if !is_table || !reference.memory.write(address, &theirs) {
+        return false;
+    }
+    choices.extend(differing.iter().map(|&(at, (&value, _))| {
+        let address = address.0 + at as u64;
+        Choice::Accessed { address, value }
+    }));
+    true
 }
 
 /// The pages of a CPU's paging structures, PAE's first level aside.

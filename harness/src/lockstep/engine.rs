@@ -5,12 +5,14 @@ use super::accessed;
 use super::code;
 use super::finding::{Finding, Place, What};
 use super::locate::Search;
+use super::log::Log;
 use super::random::Random;
 use super::reference::{Chase, Origin, Reference};
 use super::runner;
 use emulator::Outcome;
 use machine::signals::Request;
-use machine::{Cpu, Difference, Machine, PhysicalAddress};
+use machine::tap::{Choice, LogWriter};
+use machine::{Cpu, Difference, Fingerprint, Machine, PhysicalAddress};
 use std::time::{Duration, Instant};
 use strategy::{Stop, Strategy};
 
@@ -77,6 +79,7 @@ pub struct Lockstep {
     /// What a strategy is asked for, for each instruction that it is to execute: those that do not
     /// count take a count for a time.
     scale: u64,
+    log: Log,
 }
 
 /// When all memory was compared, and how long that takes.
@@ -112,7 +115,24 @@ impl Lockstep {
             interrupt_waits: false,
             memory,
             scale: 1,
+            log: Log::default(),
         })
+    }
+
+    /// Writes a log of what follows, from which interpretation can repeat it. To be called before the
+    /// first instruction.
+    pub fn record_to(&mut self, log: LogWriter) {
+        self.log = Log::new(log);
+    }
+
+    /// Ends that log, and gives the checksum of the state in which it ends.
+    ///
+    /// # Errors
+    /// When it cannot be written, or the host cannot read the guest's memory.
+    pub fn finish_recording(&mut self) -> anyhow::Result<Fingerprint> {
+        let fingerprint = self.leader.fingerprint()?;
+        self.log.finish(&self.leader.cpu, self.progress.instructions, fingerprint)?;
+        Ok(fingerprint)
     }
 
     /// How far it has come.
@@ -132,12 +152,22 @@ impl Lockstep {
     /// # Errors
     /// When the host fails.
     pub fn run(&mut self, limit: u64) -> anyhow::Result<End> {
+        self.run_until(limit, None)
+    }
+
+    /// The same, but not much beyond `deadline`. A loop in which nothing changes counts as one turn of
+    /// it, so that a count alone may be reached late.
+    ///
+    /// # Errors
+    /// When the host fails.
+    pub fn run_until(&mut self, limit: u64, deadline: Option<Instant>) -> anyhow::Result<End> {
         let end = self.progress.instructions.saturating_add(limit);
         loop {
             if let Some(stop) = self.take_interrupt() {
                 return self.ended(End::Stopped(stop));
             }
-            if self.progress.instructions >= end {
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if self.progress.instructions >= end || is_late {
                 return self.ended(End::Limit);
             }
             let left = end - self.progress.instructions;
@@ -169,6 +199,7 @@ impl Lockstep {
             let vector = leader.acknowledge_interrupt();
             self.interrupt_waits = leader.interrupt_requested();
             self.progress.interrupts += 1;
+            self.log.interrupt(vector, &leader.cpu, self.progress.instructions);
             let outcomes = [leader, &mut self.reference.machine]
                 .map(|machine| emulator::deliver_interrupt(machine, vector));
             if outcomes.contains(&Outcome::Shutdown) {
@@ -208,6 +239,9 @@ impl Lockstep {
         self.adapt(wanted, executed, stretch.stop);
         self.progress.instructions += executed;
         self.progress.stretches += 1;
+        self.log.extend(stretch.events)?;
+        let choices = self.reference.take_choices();
+        self.log.choices(choices, &self.leader.cpu, self.progress.instructions);
         Ok(match stretch.stop {
             // What was waited for is an interrupt that is held back.
             Stop::Limit | Stop::Requested => Step::On,
@@ -233,10 +267,13 @@ impl Lockstep {
         let begun = Instant::now();
         let cpus = [self.leader.cpu.clone(), self.base.clone()];
         let mut differences = machine::difference(&self.leader, &self.reference.machine)?;
+        let mut choices = Vec::new();
         differences.retain(|difference| {
-            !is_accessed_bit(difference, &self.leader, &mut self.reference.machine, &cpus)
+            let reference = &mut self.reference.machine;
+            !is_accessed_bit(difference, &self.leader, reference, &cpus, &mut choices)
         });
         let instructions = self.progress.instructions;
+        self.log.choices(choices, &self.leader.cpu, instructions);
         let since = instructions - std::mem::replace(&mut self.memory.at, instructions);
         self.memory.compared = Instant::now();
         self.memory.took = begun.elapsed();
@@ -265,10 +302,11 @@ fn is_accessed_bit(
     leader: &Machine,
     reference: &mut Machine,
     cpus: &[Cpu; 2],
+    choices: &mut Vec<Choice>,
 ) -> bool {
     let Difference::Memory { address, .. } = difference else { return false };
     let page = PhysicalAddress(address.0 & !0xfff);
-    accessed::take_over(leader, reference, page, &[&cpus[0], &cpus[1]])
+    accessed::take_over(leader, reference, page, &[&cpus[0], &cpus[1]], choices)
 }
 
 /// What a stretch came to.

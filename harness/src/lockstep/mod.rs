@@ -25,6 +25,7 @@ mod code;
 mod engine;
 mod finding;
 mod locate;
+mod log;
 mod random;
 mod reference;
 mod runner;

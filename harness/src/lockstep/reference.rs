@@ -5,7 +5,7 @@ use super::runner::Stretch;
 use super::undefined;
 use emulator::{Emulator, Outcome};
 use machine::cpu::Eflags;
-use machine::tap::{Divergence, Event};
+use machine::tap::{Choice, Divergence, Event};
 use machine::{Cpu, Machine, PhysicalAddress};
 use std::collections::VecDeque;
 use strategy::Stop;
@@ -18,6 +18,8 @@ pub(super) struct Reference {
     begun: Cpu,
     /// Pages that were written lately, the latest last.
     recent: VecDeque<PhysicalAddress>,
+    /// What was taken from the strategy of what the architecture leaves open.
+    choices: Vec<Choice>,
 }
 
 /// Pages that are remembered as written lately.
@@ -83,7 +85,13 @@ impl Reference {
             machine,
             emulator: Emulator::new(),
             recent: VecDeque::new(),
+            choices: Vec::new(),
         }
+    }
+
+    /// Takes what was taken from the strategy since the last call.
+    pub(super) fn take_choices(&mut self) -> Vec<Choice> {
+        std::mem::take(&mut self.choices)
     }
 
     /// Goes to a place; how many events come before it.
@@ -132,7 +140,9 @@ impl Reference {
         {
             self.go_to(origin);
             if undefined::after(&mut self.machine, &stretch.events, visit.at).contains(flags) {
-                self.machine.cpu.flags.merge(stretch.cpu.flags.bits(), flags);
+                let value = stretch.cpu.flags.bits();
+                self.machine.cpu.flags.merge(value, flags);
+                self.choices.push(Choice::Flags { value, mask: flags.bits() });
                 if self.is_there(leader, stretch) {
                     self.machine.bus.tap.switch_off();
                     return Chase::Reached(visit.at);
@@ -199,10 +209,10 @@ impl Reference {
         let written = written.chain(self.recent.iter().copied());
         let differing = written.filter(|&address| mine.page(address) != theirs.page(address));
         let cpus = [&self.begun, &stretch.cpu];
-        differing
-            .collect::<Vec<_>>()
-            .into_iter()
-            .all(|address| accessed::take_over(leader, &mut self.machine, address, &cpus))
+        differing.collect::<Vec<_>>().into_iter().all(|page| {
+            let (machine, choices) = (&mut self.machine, &mut self.choices);
+            accessed::take_over(leader, machine, page, &cpus, choices)
+        })
     }
 
     /// Remembers the pages that were written since the journal began.

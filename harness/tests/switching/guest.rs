@@ -2,9 +2,10 @@
 
 use machine::boot::{BootSource, ImageKind, Kernel};
 use machine::config::DiskConfig;
-use machine::{Machine, MachineConfig};
+use machine::{Machine, MachineConfig, RestoreOptions};
 use ringside::guest::{End, Report};
 use ringside::records::Outcome;
+use std::time::Instant;
 use strategy::Stop;
 use tempfile::NamedTempFile;
 use workloads::{Image, Workload};
@@ -12,6 +13,8 @@ use workloads::{Image, Workload};
 /// A guest that has been booted.
 pub(crate) struct Guest {
     pub(crate) machine: Machine,
+    /// What machines that are gone have reported.
+    reported: Vec<(u8, Instant)>,
     checksum: u32,
     /// Its disk, as long as it lives.
     _disk: NamedTempFile,
@@ -35,7 +38,23 @@ impl Guest {
         let kind = Some(ImageKind::Multiboot);
         let source = BootSource { kernel, kind, ..BootSource::default() };
         machine::boot::load(&mut machine, &source).map_err(|error| error.to_string())?;
-        Ok(Guest { machine, checksum, _disk: disk })
+        Ok(Guest { machine, reported: Vec::new(), checksum, _disk: disk })
+    }
+
+    /// Saves the machine and goes on with what is restored from that. What strategies know of it is old
+    /// then.
+    pub(crate) fn save_and_restore(&mut self) -> Result<(), String> {
+        let mut file = Vec::new();
+        self.machine.save(&mut file).map_err(|error| error.to_string())?;
+        self.collect();
+        let restored = Machine::restore(&mut file.as_slice(), &RestoreOptions::default());
+        self.machine = restored.map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    fn collect(&mut self) {
+        let marks = self.machine.bus.devices.debug_console.take_marks();
+        self.reported.extend(marks.into_iter().map(|mark| (mark.byte, mark.at)));
     }
 
     /// Whether a guest that stopped so has reported what it must.
@@ -44,9 +63,8 @@ impl Guest {
             Stop::Exit(value) => End::Exit(value),
             stop => End::Died(format!("{stop} at EIP {:#010x}", self.machine.cpu.eip)),
         };
-        let console = self.machine.bus.devices.debug_console.take_marks();
-        let begin = std::time::Instant::now();
-        let report = Report::new(begin, end, console.into_iter().map(|mark| (mark.byte, mark.at)));
+        self.collect();
+        let report = Report::new(Instant::now(), end, self.reported.drain(..));
         let verdict = report.verdict(self.checksum);
         match verdict.outcome {
             Outcome::Ok => Ok(()),

@@ -5,6 +5,9 @@
 //! of them. When a stretch ends and which strategy comes next are random; the seed is printed when a
 //! trial fails, and `RINGSIDE_SWITCHING_SEED` starts at another one.
 //!
+//! The trials `saved:…` do more: between two stretches the machine is saved now and then, and all go
+//! on with what is restored from that.
+//!
 //! Trials run one after the other: direct execution has one window in a process.
 
 mod guest;
@@ -36,6 +39,9 @@ const PATIENCE: u64 = 50;
 const ENOUGH: u64 = 4;
 const MORE: u32 = 6;
 
+/// Of so many changes of strategy one goes over a saved machine, where that is tried.
+const SAVING: u64 = 6;
+
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
@@ -45,15 +51,18 @@ fn main() -> ExitCode {
         Ok(text) => text.parse().expect("RINGSIDE_SWITCHING_SEED is a number"),
         Err(_) => FIRST_SEED,
     };
-    let sets = sets(&usable());
+    let usable = usable();
+    let sets = sets(&usable);
     let mut trials = Vec::new();
     for workload in workloads::all().into_iter().filter(is_virtualizable) {
-        for set in &sets {
+        let sets = sets.iter().map(|set| (set, false)).chain([(&usable, true)]);
+        for (set, saves) in sets {
             let names: Vec<&str> = set.iter().map(|id| id.name()).collect();
-            let name = format!("{}/{}", names.join("+"), workload.name);
+            let prefix = if saves { "saved:" } else { "" };
+            let name = format!("{prefix}{}/{}", names.join("+"), workload.name);
             let (set, seed) = (set.clone(), seed.wrapping_add(trials.len() as u64));
             trials.push(Trial::test(name, move || {
-                trial(&set, &workload, seed)
+                trial(&set, saves, &workload, seed)
                     .map_err(|error| Failed::from(format!("{error} (seed {seed})")))
             }));
         }
@@ -108,6 +117,13 @@ impl Turn {
         Ok(Turn { strategy, longest, moved: 0 })
     }
 
+    /// Begins anew: another machine is to be run.
+    fn renew(&mut self) -> Result<(), String> {
+        let id = self.strategy.id();
+        self.strategy = strategies::make(id).map_err(|error| format!("{id}: {error}"))?;
+        Ok(())
+    }
+
     /// Runs the guest for one stretch.
     fn run(&mut self, guest: &mut Guest, random: &mut Random) -> Result<Stop, String> {
         let limit = Limit::instructions(1 + random.below(self.longest));
@@ -122,14 +138,14 @@ impl Turn {
     }
 }
 
-fn trial(set: &[StrategyId], workload: &Workload, seed: u64) -> Result<(), String> {
+fn trial(set: &[StrategyId], saves: bool, workload: &Workload, seed: u64) -> Result<(), String> {
     let random = &mut Random(seed);
     let mut iterations = workload.first_iterations;
     let deadline = Instant::now() + TIMEOUT;
     while Instant::now() < deadline {
         let mut guest = Guest::boot(workload, iterations)?;
         let mut turns = set.iter().map(|&id| Turn::new(id)).collect::<Result<Vec<_>, _>>()?;
-        let stop = run(&mut guest, &mut turns, random, deadline)?;
+        let stop = run(&mut guest, &mut turns, saves, random, deadline)?;
         guest.check(stop).map_err(|error| format!("{iterations} iterations: {error}"))?;
         if turns.iter().all(|turn| turn.moved >= ENOUGH) {
             return Ok(());
@@ -143,6 +159,7 @@ fn trial(set: &[StrategyId], workload: &Workload, seed: u64) -> Result<(), Strin
 fn run(
     guest: &mut Guest,
     turns: &mut [Turn],
+    saves: bool,
     random: &mut Random,
     deadline: Instant,
 ) -> Result<Stop, String> {
@@ -153,6 +170,10 @@ fn run(
         match turns[current].run(guest, random)? {
             Stop::Limit => {}
             stop => return Ok(stop),
+        }
+        if saves && random.below(SAVING) == 0 {
+            guest.save_and_restore()?;
+            turns.iter_mut().try_for_each(Turn::renew)?;
         }
         stretches += 1;
         if stretches % PATIENCE == 0 {

@@ -39,8 +39,8 @@ impl Exception {
     pub(crate) const DOUBLE_FAULT: Exception = Exception::with_code(8, 0);
     /// General protection with error code 0.
     pub(crate) const PROTECTION: Exception = Exception::with_code(13, 0);
-    /// No exception of the guest's: the instruction would write the block that it is part of, and is
-    /// to be executed again by itself.
+    /// No exception of the guest's: the instruction would write the block that it is part of, or may
+    /// be a debugger's, and is to be executed again by itself.
     pub(crate) const RESTART: Exception = Exception(NonZeroU64::new(PRESENT | RESTART).unwrap());
 
     /// A fault without an error code.

@@ -9,8 +9,10 @@ use crate::interrupt;
 use crate::lower::Flow;
 use crate::mode;
 use crate::op::Op;
+use iced_x86::Code;
 use machine::Machine;
 use machine::cpu::{Dr6, Eflags, InterruptShadow};
+use machine::signals::Request;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Executes instructions from decoded blocks, which it keeps.
@@ -50,7 +52,7 @@ impl Emulator {
     /// Executes exactly `count` instructions, or fewer when the CPU halts or shuts down, when an
     /// external interrupt can be taken, or when [`machine::signals::Signals::attention`] is raised.
     /// Instructions that raise exceptions count. At least one instruction is executed unless the
-    /// CPU waits in HLT.
+    /// CPU waits in HLT or is at a breakpoint ([`Machine::breakpoints`]).
     pub fn run(&mut self, m: &mut Machine, count: u64) -> Outcome {
         if m.cpu.halted {
             return Outcome::Halted;
@@ -107,6 +109,11 @@ impl Emulator {
     /// Executes the block at EIP, or one instruction where blocks do not serve.
     #[inline]
     fn run_block(&mut self, m: &mut Machine, end: u64) -> Outcome {
+        let here = m.cpu.instruction_address();
+        let stops = m.breakpoints.are_set();
+        if stops && m.breakpoints.meet(here, 1) {
+            return stop_for_debugger(m);
+        }
         if needs_care(m) {
             return self.run_single(m);
         }
@@ -119,7 +126,9 @@ impl Emulator {
             return self.run_single(m);
         }
         let ahead = self.stop_at.wrapping_sub(m.cpu.eip.into());
-        if ahead.wrapping_sub(1) < u64::from(block.length - 1) {
+        if ahead.wrapping_sub(1) < u64::from(block.length - 1)
+            || stops && m.breakpoints.meet(here, block.length)
+        {
             // It lies within the block.
             return self.run_single(m);
         }
@@ -168,7 +177,8 @@ fn needs_care(m: &Machine) -> bool {
 
 /// Executes one instruction, exceptions delivered.
 ///
-/// It is decoded anew each time: use an [`Emulator`] for many. A CPU that waits in HLT stays there.
+/// It is decoded anew each time: use an [`Emulator`] for many. A CPU that waits in HLT stays there,
+/// and one before an INT3 while there are breakpoints ([`Machine::breakpoints`]).
 pub fn step(m: &mut Machine) -> Outcome {
     if m.cpu.halted {
         return Outcome::Halted;
@@ -190,6 +200,9 @@ pub(crate) fn step_from_memory(m: &mut Machine) -> Outcome {
 /// Executes one instruction with what surrounds it: breakpoints before, RF, the interrupt shadow,
 /// and debug traps after (Intel SDM volume 3, 6.8.3, 6.9 and 17.3).
 pub(crate) fn execute_carefully(m: &mut Machine, op: &Op, falls_through: bool) -> Outcome {
+    if m.breakpoints.are_set() && op.instruction.code() == Code::Int3 {
+        return stop_for_debugger(m);
+    }
     let shadow = std::mem::take(&mut m.cpu.interrupt_shadow);
     if shadow != InterruptShadow::MovSs
         && let Some(outcome) = debug_exception_before(m)
@@ -209,6 +222,14 @@ pub(crate) fn execute_carefully(m: &mut Machine, op: &Op, falls_through: bool) -
         m.cpu.pending_debug |= Dr6::BS;
     }
     debug_trap_after(m)
+}
+
+/// Ends the run before the next instruction, for who set a breakpoint here or planted an INT3.
+#[cold]
+fn stop_for_debugger(m: &mut Machine) -> Outcome {
+    m.breakpoints.note_hit();
+    m.signals().request(Request::Stop);
+    Outcome::Continue
 }
 
 /// A trap that was put off, or an instruction breakpoint.

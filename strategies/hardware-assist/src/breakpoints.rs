@@ -9,7 +9,9 @@
 use crate::error::refused;
 use crate::reach::Reach;
 use crate::vcpu::Vcpu;
-use kvm_bindings::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP, kvm_guest_debug};
+use kvm_bindings::{
+    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_guest_debug,
+};
 use machine::PhysicalAddress;
 use machine::memory::Memory;
 use rustix::fs::{SeekFrom, seek};
@@ -32,10 +34,15 @@ fn is_caught(reach: Reach, bytes: &[u8]) -> bool {
     }
 }
 
-/// Sets breakpoints on all such instructions in `memory`. False when there are more than can be
-/// caught.
-pub(crate) fn set(vcpu: &Vcpu, memory: &Memory, reach: Reach) -> Result<bool, Error> {
-    let sites = sites(memory, reach);
+/// Sets breakpoints on all such instructions in `memory`, and catches INT3 where a debugger may have
+/// planted it. False when there are more instructions than can be caught.
+pub(crate) fn set(
+    vcpu: &Vcpu,
+    memory: &Memory,
+    reach: Reach,
+    debugged: bool,
+) -> Result<bool, Error> {
+    let sites = if reach.needs_breakpoints() { sites(memory, reach) } else { Vec::new() };
     let enabled = sites.len() <= MOST;
     let mut debug = kvm_guest_debug::default();
     if enabled && !sites.is_empty() {
@@ -45,6 +52,9 @@ pub(crate) fn set(vcpu: &Vcpu, memory: &Memory, reach: Reach) -> Result<bool, Er
             // G0 to G3; types and lengths of zero are instruction breakpoints.
             debug.arch.debugreg[7] |= 2 << (2 * index);
         }
+    }
+    if debugged {
+        debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
     }
     vcpu.fd().set_guest_debug(&debug).map_err(refused("KVM_SET_GUEST_DEBUG"))?;
     Ok(enabled)

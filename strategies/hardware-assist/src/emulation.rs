@@ -34,7 +34,7 @@ pub(crate) fn rescue(
     exits.count(ExitKind::Emulation);
     let outcome = emulator::step(machine);
     let after = (machine.counters.instructions, machine.cpu.eip);
-    if before == after && outcome == Outcome::Continue {
+    if before == after && outcome == Outcome::Continue && !machine.breakpoints.is_hit() {
         return Err(Error::Hypervisor {
             what: format!("{reason}, and the emulator made no progress"),
             address: machine.cpu.instruction_address(),

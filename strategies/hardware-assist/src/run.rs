@@ -35,7 +35,9 @@ pub(crate) fn run(
     let kick = kick.map_err(|source| Error::Host { what: "a timer for KVM_RUN", source })?;
     vm.vcpu.set_immediate_exit(false);
     let pace = Pace::new(limit);
-    let trusted = !reach.needs_breakpoints() || breakpoints::set(&vm.vcpu, &machine.memory, reach)?;
+    let debugged = machine.breakpoints.are_set();
+    let trusted = !(reach.needs_breakpoints() || debugged)
+        || breakpoints::set(&vm.vcpu, &machine.memory, reach, debugged)?;
     let vcpu = &mut vm.vcpu;
     let place = Place::Machine;
     let mut session = Session { vcpu, machine, exits, reach, trusted, kick, pace, place };

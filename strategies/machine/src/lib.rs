@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod boot;
+mod breakpoints;
 pub mod bus;
 pub mod clock;
 mod compare;
@@ -25,6 +26,7 @@ pub mod tap;
 pub mod tlb;
 
 pub use address::{LinearAddress, PhysicalAddress, Selector, Vector};
+pub use breakpoints::Breakpoints;
 pub use compare::{Difference, Field, Fingerprint, difference};
 pub use config::MachineConfig;
 pub use cpu::Cpu;

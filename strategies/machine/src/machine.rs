@@ -1,5 +1,6 @@
 //! One PC: CPU, memory, bus, clock, and the lines between them.
 
+use crate::breakpoints::Breakpoints;
 use crate::bus::Bus;
 use crate::clock::{Clock, Nanos};
 use crate::counters::Counters;
@@ -21,6 +22,8 @@ pub struct Machine {
     pub tlb: Tlb,
     /// What the emulator did.
     pub counters: Counters,
+    /// Where the guest is stopped for a debugger.
+    pub breakpoints: Breakpoints,
     pub(crate) signals: Arc<Signals>,
     pub(crate) clock: Arc<Clock>,
     /// When a device next does something by itself.
@@ -63,6 +66,7 @@ impl Machine {
             bus: Bus::new(config, &signals, &clock)?,
             tlb: Tlb::default(),
             counters: Counters::default(),
+            breakpoints: Breakpoints::default(),
             signals,
             clock,
             next_event: Some(0),

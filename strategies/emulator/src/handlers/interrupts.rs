@@ -25,8 +25,12 @@ pub(crate) fn int(m: &mut Machine, op: &Op) -> Result<(), Exception> {
     deliver(m, op, Exception::software_interrupt(op.instruction.immediate8()))
 }
 
-/// INT3, which IOPL does not matter to.
+/// INT3, which IOPL does not matter to. Where a debugger may have planted it, it is looked at by
+/// itself.
 pub(crate) fn int3(m: &mut Machine, op: &Op) -> Result<(), Exception> {
+    if m.breakpoints.are_set() {
+        return Err(Exception::RESTART);
+    }
     deliver(m, op, Exception::software_interrupt(3))
 }
 

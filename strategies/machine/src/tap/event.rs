@@ -53,6 +53,25 @@ impl fmt::Debug for Data {
     }
 }
 
+/// What a CPU did that the architecture leaves to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub enum Choice {
+    /// It set the accessed bit of what it only read ahead.
+    Accessed {
+        /// The physical address of the byte with the bit.
+        address: u64,
+        /// The byte.
+        value: u8,
+    },
+    /// It left a value in flags that are undefined.
+    Flags {
+        /// EFLAGS.
+        value: u32,
+        /// Which of its bits.
+        mask: u32,
+    },
+}
+
 /// Something that passed the tap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub enum Event {
@@ -99,6 +118,13 @@ pub enum Event {
     },
     /// The access before made a device ask for this.
     Request(Request),
+    /// The CPU had done something of its own choice.
+    Choice {
+        /// What.
+        choice: Choice,
+        /// Before which instruction.
+        at: Position,
+    },
     /// The recording ended.
     End {
         /// Where.
@@ -125,6 +151,7 @@ impl fmt::Display for Event {
             }
             Event::TimeStamp(value) => write!(f, "a read of the time-stamp counter, {value}"),
             Event::Interrupt { vector, at } => write!(f, "interrupt {vector:#04x} at {at}"),
+            Event::Choice { choice, at } => write!(f, "{choice:x?} at {at}"),
             Event::Request(request) => write!(f, "a request: {request:?}"),
             Event::End { at, fingerprint } => write!(f, "the end at {at}, in state {fingerprint}"),
         }

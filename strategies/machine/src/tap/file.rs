@@ -14,26 +14,36 @@ use crate::sections::{Format, FormatError, Reader, Writer};
 use std::fmt;
 use std::io::{Read, Write};
 
-const FORMAT: Format = Format { what: "recorded log", magic: *b"RINGSLOG", version: 1 };
+const FORMAT: Format = Format { what: "recorded log", magic: *b"RINGSLOG", version: 2 };
 
-/// Writes a log.
-pub(super) struct LogWriter(Writer<Box<dyn Write + Send>>);
+/// Writes a log: for who makes one of what several machines do. A machine alone is better recorded
+/// with [`Machine::record_to`](crate::Machine::record_to).
+pub struct LogWriter(Writer<Box<dyn Write + Send>>);
 
 impl LogWriter {
-    pub(super) fn new(
-        to: Box<dyn Write + Send>,
-        start: Fingerprint,
-    ) -> Result<LogWriter, FormatError> {
+    /// Begins a log of a run that begins in the state `start`.
+    ///
+    /// # Errors
+    /// When it cannot be written, as with all that follows.
+    pub fn new(to: Box<dyn Write + Send>, start: Fingerprint) -> Result<LogWriter, FormatError> {
         let mut writer = Writer::new(to, FORMAT)?;
         writer.value("start", &start)?;
         Ok(LogWriter(writer))
     }
 
-    pub(super) fn append(&mut self, events: &[Event]) -> Result<(), FormatError> {
+    /// Adds events, some thousand at most.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn append(&mut self, events: &[Event]) -> Result<(), FormatError> {
         self.0.value("events", &events)
     }
 
-    pub(super) fn finish(&mut self) -> Result<(), FormatError> {
+    /// Ends the log; [`Event::End`] is the last event before.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(&mut self) -> Result<(), FormatError> {
         self.0.section("end", &[])?;
         self.0.flush()
     }

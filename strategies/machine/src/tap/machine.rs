@@ -1,13 +1,14 @@
 //! Recording and replaying a machine.
 
 use super::divergence::{Divergence, Found};
-use super::event::{Event, Position};
+use super::event::{Choice, Event, Position};
 use super::file::{LogReader, LogWriter};
 use super::player::{Due, Player};
 use super::recorder::Recorder;
 use super::{Mode, Tap};
+use crate::cpu::Eflags;
 use crate::signals::Request;
-use crate::{Error, FormatError, Machine, Vector};
+use crate::{Error, FormatError, Machine, PhysicalAddress, Vector};
 use std::io::{Read, Write};
 
 impl Machine {
@@ -93,6 +94,7 @@ impl Machine {
     /// When the host cannot read the guest's memory.
     pub fn finish_replay(&mut self) -> Result<Option<Divergence>, Error> {
         let at = self.position();
+        self.repeat_choices();
         match self.bus.tap.take_mode() {
             Mode::Replay(player) => Ok(player.finish(at, self.fingerprint()?)),
             _ => Ok(None),
@@ -192,6 +194,7 @@ impl Machine {
         if let Some(request) = self.signals.take_request() {
             return Some(request);
         }
+        self.repeat_choices();
         let (here, interruptible) = (self.position(), self.cpu.interruptible());
         let player = self.bus.tap.player_mut()?;
         let due = player.due(here, interruptible);
@@ -201,6 +204,24 @@ impl Machine {
             self.signals.raise_attention();
         }
         self.signals.take_request()
+    }
+
+    /// Does what the log says of the CPU's own choice at this place.
+    fn repeat_choices(&mut self) {
+        let here = self.position();
+        while let Some(choice) =
+            self.bus.tap.player_mut().and_then(|player| player.take_choice(here))
+        {
+            match choice {
+                Choice::Accessed { address, value } => {
+                    self.memory.write(PhysicalAddress(address), &[value]);
+                }
+                Choice::Flags { value, mask } => {
+                    let mask = Eflags::from_bits_truncate(mask) & Eflags::ARITHMETIC;
+                    self.cpu.flags.merge(value, mask);
+                }
+            }
+        }
     }
 
     /// [`Machine::wait_for_event`] with a log in place of devices.

@@ -18,6 +18,9 @@
 //! A strategy that replays counts instructions as the emulator does and calls
 //! [`Machine::service`] when [`Machine::replay_distance`] says so.
 //!
+//! What the architecture leaves to the CPU can be in a log as well ([`Choice`]), of a strategy that has
+//! made it otherwise than the emulator.
+//!
 //! The first thing that is not as recorded is kept ([`Machine::divergence`]) and ends the run with
 //! [`Request::Stop`]. After a replay the devices are as before it, so
 //! the machine cannot be run on without the log.
@@ -36,7 +39,8 @@ mod player;
 mod recorder;
 
 pub use divergence::{Divergence, Expected, Found};
-pub use event::{Data, Event, Position};
+pub use event::{Choice, Data, Event, Position};
+pub use file::LogWriter;
 
 use crate::signals::{Request, Signals};
 use player::Player;

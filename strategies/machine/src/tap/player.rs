@@ -1,7 +1,7 @@
 //! Gives recorded events back, and holds what the guest does against them.
 
 use super::divergence::{Divergence, Expected, Found};
-use super::event::{Event, Position};
+use super::event::{Choice, Event, Position};
 use super::file::LogReader;
 use crate::signals::{Request, Signals};
 use crate::{Fingerprint, Vector};
@@ -141,6 +141,16 @@ impl Player {
         }
     }
 
+    /// The next thing in the log, if it is a choice of the CPU's at this place.
+    pub(super) fn take_choice(&mut self, here: Position) -> Option<Choice> {
+        let choice = match *self.events.front()? {
+            Event::Choice { choice, at } if at == here => choice,
+            _ => return None,
+        };
+        self.advance();
+        Some(choice)
+    }
+
     /// The guest waits for an interrupt. Where the log ends, so does the run.
     pub(super) fn halt(&mut self, here: Position) {
         if self.distance(here) == Some(0) {
@@ -233,7 +243,7 @@ impl Player {
 /// Where an event takes place, if that was recorded.
 fn place(event: &Event) -> Option<Position> {
     match event {
-        Event::Interrupt { at, .. } | Event::End { at, .. } => Some(*at),
+        Event::Interrupt { at, .. } | Event::Choice { at, .. } | Event::End { at, .. } => Some(*at),
         _ => None,
     }
 }

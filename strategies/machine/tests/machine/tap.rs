@@ -3,7 +3,7 @@
 use crate::hostile::Random;
 use machine::clock::ClockSource;
 use machine::signals::Request;
-use machine::tap::{Event, Expected, Found};
+use machine::tap::{Choice, Event, Expected, Found, Position};
 use machine::{Machine, MachineConfig, PhysicalAddress};
 
 fn machine(clock: ClockSource) -> Machine {
@@ -177,4 +177,31 @@ fn an_interrupt_that_cannot_be_taken_is_a_divergence() {
     machine.replay(vec![Event::Interrupt { vector: 0x20, at }]);
     assert_eq!(machine.service(), Some(Request::Stop));
     assert_eq!(machine.divergence().unwrap().found, Found::Masked(at));
+}
+
+#[test]
+fn a_choice_of_the_cpus_is_repeated_at_its_place() {
+    let mut machine = machine(ClockSource::Virtual);
+    machine.cpu.flags.set_bits(0x2);
+    let at = |instructions| Position { instructions, eip: machine.cpu.eip };
+    let accessed = Choice::Accessed { address: 0x2000, value: 0x27 };
+    // IF is nothing that a CPU leaves undefined.
+    let flags = Choice::Flags { value: 0x301, mask: 0x301 };
+    let events = [(accessed, 3), (flags, 3), (Choice::Flags { value: 0, mask: 1 }, 4)];
+    let events = events.map(|(choice, count)| Event::Choice { choice, at: at(count) });
+    machine.replay(events.to_vec());
+    let seen = |machine: &Machine| {
+        let mut byte = [0];
+        assert!(machine.memory.read(PhysicalAddress(0x2000), &mut byte));
+        (byte[0], machine.cpu.flags.bits())
+    };
+    machine.service();
+    assert_eq!((seen(&machine), machine.replay_distance()), ((0, 2), Some(3)));
+    machine.counters.instructions += 3;
+    machine.service();
+    assert_eq!((seen(&machine), machine.replay_distance()), ((0x27, 3), Some(1)));
+    // The last is there when the replay is ended at its place.
+    machine.counters.instructions += 1;
+    assert_eq!(machine.finish_replay().unwrap(), None);
+    assert_eq!(seen(&machine), (0x27, 2));
 }

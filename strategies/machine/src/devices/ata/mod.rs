@@ -91,6 +91,12 @@ impl Disk {
         Ok(Disk::with_image(config.map(Image::open).transpose()?, line))
     }
 
+    /// The size of the disk's image in bytes; 0 without a disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.image.as_ref().map_or(0, |image| image.sectors() * image::SECTOR as u64)
+    }
+
     /// By what the disk is known again, if there is one.
     ///
     /// # Errors
