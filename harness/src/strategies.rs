@@ -25,6 +25,8 @@ struct Built {
     make: fn() -> Result<Box<dyn Strategy>, Error>,
     /// Where guests can go wrong by design: how to find out at which instruction they do.
     watch: Option<Watch>,
+    /// The same with an error, for tests of what finds errors.
+    planted: Option<fn() -> Result<Box<dyn Strategy>, Error>>,
 }
 
 /// Runs a guest for at most so many instructions and tells in a sentence at which it left the
@@ -42,6 +44,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
             support: interpretation::support,
             make: || Ok(Box::new(interpretation::Interpretation::new())),
             watch: None,
+            planted: None,
         }),
     },
     Entry {
@@ -56,6 +59,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
                 let found = trap_and_emulate::TrapAndEmulate::new().watch(machine, most)?;
                 Ok(found.map(|divergence| divergence.to_string()))
             }),
+            planted: None,
         }),
     },
     Entry {
@@ -73,6 +77,9 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
             support: binary_translation::support,
             make: || Ok(Box::new(binary_translation::BinaryTranslation::new()?)),
             watch: None,
+            planted: Some(|| {
+                Ok(Box::new(binary_translation::BinaryTranslation::with_planted_error()?))
+            }),
         }),
     },
     Entry {
@@ -84,6 +91,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
             support: hardware_assist::support,
             make: || Ok(Box::new(hardware_assist::HardwareAssist::new()?)),
             watch: None,
+            planted: None,
         }),
     },
 ];
@@ -117,6 +125,20 @@ pub fn make(id: StrategyId) -> Result<Box<dyn Strategy>, Error> {
         None => Err(Error::Unsupported {
             strategy: id,
             reason: "not built into this version".to_owned(),
+        }),
+    }
+}
+
+/// The strategy with an error in it, if it has one for tests.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_with_planted_error(id: StrategyId) -> Result<Box<dyn Strategy>, Error> {
+    match built(id).and_then(|built| built.planted) {
+        Some(planted) => planted(),
+        None => Err(Error::Unsupported {
+            strategy: id,
+            reason: "no error was planted into it".to_owned(),
         }),
     }
 }

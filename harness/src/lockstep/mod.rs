@@ -25,11 +25,9 @@ mod code;
 mod engine;
 mod finding;
 mod locate;
-mod random;
 mod reference;
 mod runner;
 mod undefined;
 
 pub use engine::{End, Lockstep, Options, Progress};
 pub use finding::{Finding, Place, What};
-pub use random::Random;

@@ -1,0 +1,176 @@
+//! Which instructions a strategy is asked to get right, and for each other one, why not.
+//!
+//! The same says what programs are made of and, where a program came to such an instruction after
+//! all (it jumped into the middle of another, or changed its code), that this is no finding.
+
+use super::worker::Verdict;
+use crate::lockstep::{Finding, Place, What};
+use crate::{expectations, strategies};
+use iced_x86::{Code, Instruction, Mnemonic, OpAccess, OpKind, Register};
+use machine::Difference;
+use strategy::StrategyId;
+
+/// Why an instruction is not asked of a strategy, or nothing if it is.
+pub(super) fn exclusion(id: StrategyId, instruction: &Instruction) -> Option<String> {
+    let stated = sensitive_workload(instruction)
+        .and_then(|workload| expectations::stated(id.name(), workload))
+        .filter(|expectation| expectation.goes_wrong())
+        .map(|expectation| expectation.why.clone());
+    stated.or_else(|| any_strategy(instruction).map(str::to_owned)).or_else(|| {
+        let enters_host = matches!(instruction.mnemonic(), Mnemonic::Syscall | Mnemonic::Sysenter);
+        (enters_host && strategies::can_watch(id))
+            .then(|| "it does not trap, but enters the host's kernel".to_owned())
+    })
+}
+
+/// What is asked of no strategy.
+fn any_strategy(instruction: &Instruction) -> Option<&'static str> {
+    use Mnemonic as M;
+    if !emulator::is_ia32(instruction) {
+        return Some("it is newer than SSE2: the host has it, and no monitor can take it away");
+    }
+    if matches!(
+        instruction.code(),
+        Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D
+    ) {
+        return Some("it is #UD on AMD's CPUs and does nothing on Intel's");
+    }
+    let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    match instruction.mnemonic() {
+        M::Fnsave | M::Fnstenv | M::Fxsave => {
+            Some("it stores the x87 pointers, which nobody keeps")
+        }
+        M::Loope | M::Loopne if repeats => Some("AMD's CPUs take its condition from the prefix"),
+        M::Rdpmc | M::Rsm => Some("no model of a guest's CPU has it"),
+        _ => None,
+    }
+}
+
+/// The workload of the group `sensitive` that probes an instruction.
+fn sensitive_workload(instruction: &Instruction) -> Option<&'static str> {
+    use Mnemonic as M;
+    Some(match instruction.mnemonic() {
+        M::Sgdt => "sgdt",
+        M::Sidt => "sidt",
+        M::Sldt => "sldt",
+        M::Str => "str",
+        M::Smsw => "smsw",
+        M::Pushf | M::Pushfd => "pushf",
+        M::Popf | M::Popfd => "popf",
+        M::Lar => "lar",
+        M::Lsl => "lsl",
+        M::Verr => "verr",
+        M::Verw => "verw",
+        M::Cpuid => "cpuid",
+        M::Rdtsc => "rdtsc",
+        M::Mov | M::Push => match (instruction.mnemonic(), segment_register_read(instruction)?) {
+            (M::Mov, Register::CS) => "mov-cs",
+            (M::Push, Register::CS) => "push-cs",
+            (M::Mov, _) => "mov-seg",
+            _ => "pop-seg",
+        },
+        _ => return None,
+    })
+}
+
+/// The segment register that a MOV or PUSH stores.
+fn segment_register_read(instruction: &Instruction) -> Option<Register> {
+    let operand = instruction.op_count().checked_sub(1)?;
+    let is_register = instruction.op_kind(operand) == OpKind::Register;
+    let register = instruction.op_register(operand);
+    (is_register && register.is_segment_register()).then_some(register)
+}
+
+/// What a difference comes to: a finding, or one that is stated, or left open by the architecture.
+pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
+    let Some(culprit) = finding.culprit() else { return Verdict::Different(finding.to_string()) };
+    if let Some(why) = exclusion(id, &culprit) {
+        return Verdict::Stated(format!("{:?}: {why}", culprit.mnemonic()));
+    }
+    let only_memory = !finding.differences.is_empty()
+        && finding.differences.iter().all(|each| matches!(each, Difference::Memory { .. }));
+    if finding.what == What::State && only_memory && may_be_half_done(&culprit) {
+        let why = "how much is stored before a fault is the CPU's choice";
+        return Verdict::Open(format!("{:?}: {why}", culprit.mnemonic()));
+    }
+    Verdict::Different(finding.to_string())
+}
+
+/// Whether a difference is of those that only the watch over a strategy can explain.
+pub(super) fn is_unlocated(finding: &Finding) -> bool {
+    !matches!(finding.place, Place::Instruction(_))
+}
+
+/// Whether a fault may come when part of the instruction's stores is done: it can be executed again
+/// all the same (Intel SDM volume 3, 6.5).
+fn may_be_half_done(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    let stores = (0..instruction.op_count()).any(|operand| {
+        instruction.op_kind(operand) == OpKind::Memory && instruction.memory_size().size() > 4
+    });
+    let written = iced_x86::InstructionInfoFactory::new()
+        .info(instruction)
+        .used_memory()
+        .iter()
+        .any(|memory| !matches!(memory.access(), OpAccess::Read | OpAccess::NoMemAccess));
+    stores && written
+        || matches!(
+            instruction.mnemonic(),
+            M::Pusha | M::Pushad | M::Sgdt | M::Sidt | M::Enter | M::Call
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions};
+
+    fn decoded(bytes: &[u8]) -> Instruction {
+        Decoder::new(32, bytes, DecoderOptions::NONE).decode()
+    }
+
+    #[test]
+    fn what_is_stated_of_a_strategy_is_not_asked_of_it() {
+        let [trapping, other] = [StrategyId::TrapAndEmulate, StrategyId::BinaryTranslation];
+        let sensitive: [&[u8]; 8] = [
+            &[0x0f, 0x01, 0x03],
+            &[0x9c],
+            &[0x9d],
+            &[0x0e],
+            &[0x8c, 0xc8],
+            &[0x8c, 0xd8],
+            &[0x0f, 0xa2],
+            &[0x0f, 0x02, 0xc1],
+        ];
+        for bytes in sensitive {
+            let instruction = decoded(bytes);
+            assert!(exclusion(trapping, &instruction).is_some(), "{instruction}");
+            assert_eq!(exclusion(other, &instruction), None, "{instruction}");
+        }
+    }
+
+    #[test]
+    fn what_traps_is_asked_of_every_strategy() {
+        let trapping: [&[u8]; 7] = [
+            &[0xfa],
+            &[0xcf],
+            &[0x0f, 0x22, 0xd8],
+            &[0x8e, 0xd8],
+            &[0x1f],
+            &[0x0f, 0x31],
+            &[0x01, 0xd8],
+        ];
+        for bytes in trapping {
+            for id in StrategyId::ALL {
+                assert_eq!(exclusion(id, &decoded(bytes)), None, "{id} {bytes:02x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_guests_are_not_shown_is_asked_of_none() {
+        // popcnt eax, ecx
+        let instruction = decoded(&[0xf3, 0x0f, 0xb8, 0xc1]);
+        assert!(StrategyId::ALL.iter().all(|&id| exclusion(id, &instruction).is_some()));
+    }
+}
