@@ -25,6 +25,9 @@ struct Built {
     make: fn() -> Result<Box<dyn Strategy>, Error>,
     /// Where guests can go wrong by design: how to find out at which instruction they do.
     watch: Option<Watch>,
+    /// Whether its guests read the time-stamp counter through the machine's tap, so that what they
+    /// read can be recorded.
+    records_time: bool,
     /// The same with an error, for tests of what finds errors.
     planted: Option<fn() -> Result<Box<dyn Strategy>, Error>>,
 }
@@ -44,6 +47,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
             support: interpretation::support,
             make: || Ok(Box::new(interpretation::Interpretation::new())),
             watch: None,
+            records_time: true,
             planted: None,
         }),
     },
@@ -59,6 +63,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
                 let found = trap_and_emulate::TrapAndEmulate::new().watch(machine, most)?;
                 Ok(found.map(|divergence| divergence.to_string()))
             }),
+            records_time: true,
             planted: None,
         }),
     },
@@ -77,6 +82,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
             support: binary_translation::support,
             make: || Ok(Box::new(binary_translation::BinaryTranslation::new()?)),
             watch: None,
+            records_time: true,
             planted: Some(|| {
                 Ok(Box::new(binary_translation::BinaryTranslation::with_planted_error()?))
             }),
@@ -91,6 +97,8 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
             support: hardware_assist::support,
             make: || Ok(Box::new(hardware_assist::HardwareAssist::new()?)),
             watch: None,
+            // KVM lets guests read the host's counter without an exit.
+            records_time: false,
             planted: None,
         }),
     },
@@ -147,6 +155,12 @@ pub fn make_with_planted_error(id: StrategyId) -> Result<Box<dyn Strategy>, Erro
 #[must_use]
 pub fn can_watch(id: StrategyId) -> bool {
     built(id).is_some_and(|built| built.watch.is_some())
+}
+
+/// Whether what the strategy's guests read from the time-stamp counter can be recorded.
+#[must_use]
+pub fn records_time(id: StrategyId) -> bool {
+    built(id).is_some_and(|built| built.records_time)
 }
 
 /// Where a guest leaves the architecture within `most` instructions under the strategy, in a

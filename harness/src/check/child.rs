@@ -12,7 +12,7 @@ use std::time::Duration;
 use strategy::{StrategyId, Support};
 
 /// How long past its time a process may take: a difference is narrowed down in it.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(15);
 
 /// Instructions of a program at most, and of one under a strategy that does not work here as it should
 /// (KVM in software).

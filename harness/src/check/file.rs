@@ -1,6 +1,7 @@
 //! Programs of a series, and the file that has one.
 
 use super::repertoire;
+use crate::strategies;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -33,7 +34,10 @@ pub(super) fn program(id: StrategyId, seed: u64, number: u64) -> Program {
     let seeds = Random::new(seed).number();
     let seed = Random::new(seeds.wrapping_add(number)).number();
     let allows = |instruction: &_| repertoire::exclusion(id, instruction).is_none();
-    Program::generate(seed, &Repertoire { allows: &allows })
+    Program::generate(
+        seed,
+        &Repertoire { allows: &allows, marked_nulls: !strategies::can_watch(id) },
+    )
 }
 
 /// A program that made a difference, as it is kept in a file.

@@ -16,11 +16,20 @@ pub(super) fn exclusion(id: StrategyId, instruction: &Instruction) -> Option<Str
         .and_then(|workload| expectations::stated(id.name(), workload))
         .filter(|expectation| expectation.goes_wrong())
         .map(|expectation| expectation.why.clone());
-    stated.or_else(|| any_strategy(instruction).map(str::to_owned)).or_else(|| {
-        let enters_host = matches!(instruction.mnemonic(), Mnemonic::Syscall | Mnemonic::Sysenter);
-        (enters_host && strategies::can_watch(id))
-            .then(|| "it does not trap, but enters the host's kernel".to_owned())
-    })
+    let mnemonic = instruction.mnemonic();
+    let by_nature = match mnemonic {
+        Mnemonic::Syscall | Mnemonic::Sysenter if strategies::can_watch(id) => {
+            Some("it does not trap, but enters the host's kernel")
+        }
+        Mnemonic::Smsw if strategies::can_watch(id) => {
+            Some("it does not trap, and shows the host's CR0, which is the guest's by luck only")
+        }
+        Mnemonic::Rdtsc if !strategies::records_time(id) => {
+            Some("it gives the host's counter without an exit, so nobody can record what it gave")
+        }
+        _ => any_strategy(instruction),
+    };
+    stated.or_else(|| by_nature.map(str::to_owned))
 }
 
 /// What is asked of no strategy.
@@ -83,6 +92,9 @@ fn segment_register_read(instruction: &Instruction) -> Option<Register> {
 
 /// What a difference comes to: a finding, or one that is stated, or left open by the architecture.
 pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
+    if strategies::can_watch(id) && are_marked_nulls(finding) {
+        return Verdict::Stated("a null selector does not trap, and loses its RPL".to_owned());
+    }
     let Some(culprit) = finding.culprit() else { return Verdict::Different(finding.to_string()) };
     if let Some(why) = exclusion(id, &culprit) {
         return Verdict::Stated(format!("{:?}: {why}", culprit.mnemonic()));
@@ -94,6 +106,17 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
         return Verdict::Open(format!("{:?}: {why}", culprit.mnemonic()));
     }
     Verdict::Different(finding.to_string())
+}
+
+/// Whether nothing differs but the RPL of null selectors.
+fn are_marked_nulls(finding: &Finding) -> bool {
+    let is_null = |difference: &Difference| {
+        matches!(difference, Difference::Cpu { field, values: [left, right] }
+            if field.part == "selector" && *left < 4 && *right < 4)
+    };
+    finding.what == What::State
+        && !finding.differences.is_empty()
+        && finding.differences.iter().all(is_null)
 }
 
 /// Whether a difference is of those that only the watch over a strategy can explain.
@@ -157,7 +180,7 @@ mod tests {
             &[0x0f, 0x22, 0xd8],
             &[0x8e, 0xd8],
             &[0x1f],
-            &[0x0f, 0x31],
+            &[0x8e, 0xd0],
             &[0x01, 0xd8],
         ];
         for bytes in trapping {

@@ -34,7 +34,7 @@ pub(super) fn smaller(
             let child = Child {
                 series: None,
                 file: Some(candidate.path()),
-                turn: Duration::from_secs(10),
+                turn: Duration::from_secs(3),
                 ..*child
             };
             child.run(stop)

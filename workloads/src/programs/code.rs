@@ -13,6 +13,8 @@ pub struct Repertoire<'a> {
     /// Whether programs may contain an instruction on purpose. What they come to by jumping into the
     /// middle of one, or by changing their own code, nobody can say.
     pub allows: &'a dyn Fn(&Instruction) -> bool,
+    /// Whether null selectors may have an RPL other than 0.
+    pub marked_nulls: bool,
 }
 
 impl std::fmt::Debug for Repertoire<'_> {
@@ -214,6 +216,12 @@ impl Generator<'_> {
                 10
             }
             M::Int | M::Int1 | M::Int3 | M::Into | M::Bound => 20,
+            // Repeated with any count they take for ever: there is an idiom for them.
+            _ if instruction.is_string_instruction()
+                && (instruction.has_rep_prefix() || instruction.has_repne_prefix()) =>
+            {
+                0
+            }
             _ if moves_special_register(instruction) => 5,
             _ if instruction.is_privileged() => 15,
             _ if self.loses_a_pointer(instruction) => 20,

@@ -97,7 +97,8 @@ impl Generator<'_> {
         bytes.push(*self.random.pick(&[0xf2, 0xf3]));
         let all = [0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf];
         bytes.push(*self.random.pick(&all));
-        vec![Item::new(self.load(1, count)), Item::new(bytes)]
+        // In one item: with any other count it would take for ever.
+        vec![Item::new([self.load(1, count), bytes].concat())]
     }
 
     /// push label; ret, or mov eax, label; jmp or call eax.
@@ -151,7 +152,7 @@ impl Generator<'_> {
 
     /// A selector: a good one, a random descriptor's, or null.
     fn selector(&mut self) -> u16 {
-        super::scene::selector(self.random, self.mode)
+        super::scene::selector(self.random, self.repertoire, self.mode)
     }
 
     /// mov eax, selector; mov sreg, eax; or push and pop; or LES and its kin.

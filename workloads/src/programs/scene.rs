@@ -77,10 +77,12 @@ fn pages(random: &mut Random, program: &Program) -> Vec<Page> {
             if !random.chance(12) {
                 continue;
             }
+            // How often code is fetched is nobody's business, unless from a device.
+            let is_data = (layout::DATA..layout::KERNEL_TEXT).contains(&(number * PAGE));
             let entry = match random.below(24) {
                 // The text screen, and what is behind all memory.
-                0 => 0xb_8007,
-                1 => 0x7000_0007,
+                0 if is_data => 0xb_8007,
+                1 if is_data => 0x7000_0007,
                 _ => usual_entry(program, number) ^ 1 << *random.pick(&BITS),
             };
             pages.push(Page { directory, number, entry });
@@ -159,7 +161,7 @@ fn handlers(random: &mut Random) -> Vec<Handler> {
 }
 
 /// A selector for a data segment, mostly.
-pub(super) fn selector(random: &mut Random, mode: Mode) -> u16 {
+pub(super) fn selector(random: &mut Random, repertoire: &Repertoire<'_>, mode: Mode) -> u16 {
     let ring = if mode.is_kernel() { 0 } else { 3 };
     let usual = match mode {
         Mode::Kernel | Mode::User => layout::USER_DATA,
@@ -171,7 +173,8 @@ pub(super) fn selector(random: &mut Random, mode: Mode) -> u16 {
         4..=6 => layout::RANDOM + 8 * random.below(16) as u16 | ring,
         7 | 8 => 8 * random.below(8) as u16 | 4 | ring,
         9 => layout::USER_DATA,
-        10 => random.below(4) as u16,
+        10 if repertoire.marked_nulls => random.below(4) as u16,
+        10 => 0,
         _ => layout::KERNEL_CODE + random.below(0x80) as u16,
     }
 }
@@ -202,7 +205,7 @@ fn block(
         Mode::Virtual8086 => (layout::LOW_CODE, layout::LOW_DATA, layout::LOW_DATA),
     };
     let segments = [(); 4].map(|()| match random.below(5) {
-        0 => selector(random, mode),
+        0 => selector(random, repertoire, mode),
         _ => data,
     });
     let length = random.below(LONGEST);

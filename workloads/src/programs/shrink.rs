@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn program() -> Program {
-        Program::generate(7, &Repertoire { allows: &|_| true })
+        Program::generate(7, &Repertoire { allows: &|_| true, marked_nulls: true })
     }
 
     #[test]
