@@ -1,7 +1,6 @@
 //! Programs of a series, and the file that has one.
 
 use super::repertoire;
-use crate::strategies;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -34,10 +33,7 @@ pub(super) fn program(id: StrategyId, seed: u64, number: u64) -> Program {
     let seeds = Random::new(seed).number();
     let seed = Random::new(seeds.wrapping_add(number)).number();
     let allows = |instruction: &_| repertoire::exclusion(id, instruction).is_none();
-    Program::generate(
-        seed,
-        &Repertoire { allows: &allows, marked_nulls: !strategies::can_watch(id) },
-    )
+    Program::generate(seed, &Repertoire { allows: &allows, kept_out: repertoire::kept_out(id) })
 }
 
 /// A program that made a difference, as it is kept in a file.

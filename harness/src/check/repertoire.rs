@@ -6,9 +6,11 @@
 use super::worker::Verdict;
 use crate::lockstep::{Finding, Place, What};
 use crate::{expectations, strategies};
-use iced_x86::{Code, Instruction, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpAccess, OpKind, Register};
 use machine::Difference;
-use strategy::StrategyId;
+use machine::cpu::Cr4;
+use strategy::{StrategyId, Support};
+use workloads::programs::KeptOut;
 
 /// Why an instruction is not asked of a strategy, or nothing if it is.
 pub(super) fn exclusion(id: StrategyId, instruction: &Instruction) -> Option<String> {
@@ -30,6 +32,23 @@ pub(super) fn exclusion(id: StrategyId, instruction: &Instruction) -> Option<Str
         _ => any_strategy(instruction),
     };
     stated.or_else(|| by_nature.map(str::to_owned))
+}
+
+/// What programs for a strategy keep away from.
+pub(super) fn kept_out(id: StrategyId) -> KeptOut {
+    KeptOut {
+        beyond_ring_3: strategies::can_watch(id),
+        rare: matches!(strategies::support(id), Support::Qualified(_)),
+    }
+}
+
+/// The same in words, for those who read the result.
+pub(super) fn remark(id: StrategyId) -> Option<String> {
+    let support = strategies::support(id);
+    let remark = support.qualification()?;
+    Some(format!(
+        "without 16-bit code, EFLAGS.AC, device memory and paging that is off, for there is {remark}"
+    ))
 }
 
 /// What is asked of no strategy.
@@ -98,6 +117,15 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
     let Some(culprit) = finding.culprit() else { return Verdict::Different(finding.to_string()) };
     if let Some(why) = exclusion(id, &culprit) {
         return Verdict::Stated(format!("{:?}: {why}", culprit.mnemonic()));
+    }
+    let is_sse = culprit
+        .cpuid_features()
+        .iter()
+        .any(|feature| matches!(feature, CpuidFeature::SSE | CpuidFeature::SSE2));
+    if is_sse && strategies::can_watch(id) && !finding.before.cr4.contains(Cr4::OSFXSR) {
+        return Verdict::Stated(
+            "SSE does not trap where only the guest's CR4.OSFXSR is 0".to_owned(),
+        );
     }
     let only_memory = !finding.differences.is_empty()
         && finding.differences.iter().all(|each| matches!(each, Difference::Memory { .. }));

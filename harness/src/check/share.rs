@@ -1,6 +1,7 @@
 //! What each strategy has had of the time, and what came of it.
 
 use super::child::Told;
+use super::repertoire;
 use crate::strategies;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -117,6 +118,9 @@ pub(super) fn summary(shares: &[Share], seed: u32) -> String {
         );
     }
     for share in shares {
+        if let Some(remark) = repertoire::remark(share.id) {
+            let _ = writeln!(text, "{}: {remark}", share.id);
+        }
         let parts = [("ended", &share.ends), ("stated", &share.stated), ("open", &share.open)];
         for (word, counts) in parts {
             for (what, count) in counts {

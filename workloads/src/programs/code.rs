@@ -13,8 +13,19 @@ pub struct Repertoire<'a> {
     /// Whether programs may contain an instruction on purpose. What they come to by jumping into the
     /// middle of one, or by changing their own code, nobody can say.
     pub allows: &'a dyn Fn(&Instruction) -> bool,
-    /// Whether null selectors may have an RPL other than 0.
-    pub marked_nulls: bool,
+    /// What programs keep away from.
+    pub kept_out: KeptOut,
+}
+
+/// States that programs keep away from, on purpose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KeptOut {
+    /// What ring 3 of the host cannot be put into: null selectors with an RPL, SSE without
+    /// CR4.OSFXSR.
+    pub beyond_ring_3: bool,
+    /// What monitors that emulate guest kernels in software care little about: 16-bit code, EFLAGS.AC,
+    /// device memory, paging that is off.
+    pub rare: bool,
 }
 
 impl std::fmt::Debug for Repertoire<'_> {

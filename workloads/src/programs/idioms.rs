@@ -3,6 +3,7 @@
 
 use super::code::Generator;
 use super::layout::{self, PAGE};
+use super::scene::AC;
 use super::tables::entry_address;
 use super::{Item, Link, LinkKind, Mode, Paging};
 
@@ -10,6 +11,8 @@ use super::{Item, Link, LinkKind, Mode, Paging};
 const CR0_BITS: [u32; 6] = [1 << 1, 1 << 2, 1 << 3, 1 << 5, 1 << 16, 1 << 18];
 /// The same of CR4: TSD, DE, PGE, OSFXSR, OSXMMEXCPT.
 const CR4_BITS: [u32; 5] = [1 << 2, 1 << 3, 1 << 7, 1 << 9, 1 << 10];
+/// CR4.OSFXSR.
+const OSFXSR: u32 = 1 << 9;
 /// Ports that may be read.
 const PORTS: [u8; 8] = [0x21, 0x40, 0x42, 0x61, 0x64, 0x71, 0x80, 0x92];
 /// Ports that may be written without much happening.
@@ -208,6 +211,7 @@ impl Generator<'_> {
         let flags = if self.random.chance(60) { number & 0xcd5 } else { number & !0x100 };
         // Single steps now and then only.
         let flags = if self.random.chance(5) { flags | 0x100 } else { flags };
+        let flags = if self.repertoire.kept_out.rare { flags & !AC } else { flags };
         match self.random.below(3) {
             0 => vec![Item::new(vec![0x9c])],
             _ => vec![self.push(flags), Item::new(vec![0x9d])],
@@ -271,6 +275,7 @@ impl Generator<'_> {
             0 => (0, *self.random.pick(&CR0_BITS)),
             _ => (4, *self.random.pick(&CR4_BITS)),
         };
+        let bit = if self.repertoire.kept_out.beyond_ring_3 { bit & !OSFXSR } else { bit };
         let flip = self.wide(&[&[0x81, 0xf0 | register][..], &bit.to_le_bytes()].concat());
         vec![match self.random.below(9) {
             0..=2 => Item::new([&read(number)[..], &flip, &write(number)].concat()),

@@ -34,7 +34,7 @@ pub mod shrink;
 mod tables;
 mod text;
 
-pub use code::Repertoire;
+pub use code::{KeptOut, Repertoire};
 pub use random::Random;
 
 use serde::{Deserialize, Serialize};

@@ -15,6 +15,9 @@ const CR0_EXTRA: [u32; 2] = [1 << 16, 1 << 18];
 const SSE: u32 = 0x600;
 const CR4_EXTRA: [u32; 4] = [1 << 4, 1 << 7, 1 << 3, 1 << 2];
 
+/// EFLAGS.AC.
+pub(super) const AC: u32 = 1 << 18;
+
 /// The most instructions of a block, idioms aside.
 const LONGEST: u64 = 14;
 
@@ -23,8 +26,10 @@ impl Program {
     #[must_use]
     pub fn generate(seed: u64, repertoire: &Repertoire<'_>) -> Program {
         let random = &mut Random::new(seed);
-        let paging =
-            *random.pick(&[Paging::Off, Paging::Plain, Paging::Plain, Paging::Plain, Paging::Wide]);
+        let rare = !repertoire.kept_out.rare;
+        let off = if rare { Paging::Off } else { Paging::Plain };
+        let plain = Paging::Plain;
+        let paging = *random.pick(&[off, plain, plain, plain, Paging::Wide]);
         let mut program = Program {
             seed,
             rounds: 1 + random.below(4) as u32,
@@ -39,7 +44,7 @@ impl Program {
             handlers: handlers(random),
             blocks: Vec::new(),
         };
-        program.pages = pages(random, &program);
+        program.pages = pages(random, &program, rare);
         program.descriptors = descriptors(random);
         program.gates = gates(random);
         let floating = random.chance(35);
@@ -61,7 +66,7 @@ fn some_of(random: &mut Random, bits: &[u32]) -> u32 {
 
 /// Entries of data, stack and user code that are not present, or not writable, or not the user's, or
 /// lead elsewhere.
-fn pages(random: &mut Random, program: &Program) -> Vec<Page> {
+fn pages(random: &mut Random, program: &Program, rare: bool) -> Vec<Page> {
     const BITS: [u32; 9] = [0, 0, 1, 1, 2, 5, 6, 12, 13];
     let mut pages = Vec::new();
     if program.paging == Paging::Off || random.chance(15) {
@@ -78,7 +83,7 @@ fn pages(random: &mut Random, program: &Program) -> Vec<Page> {
                 continue;
             }
             // How often code is fetched is nobody's business, unless from a device.
-            let is_data = (layout::DATA..layout::KERNEL_TEXT).contains(&(number * PAGE));
+            let is_data = rare && (layout::DATA..layout::KERNEL_TEXT).contains(&(number * PAGE));
             let entry = match random.below(24) {
                 // The text screen, and what is behind all memory.
                 0 if is_data => 0xb_8007,
@@ -173,14 +178,14 @@ pub(super) fn selector(random: &mut Random, repertoire: &Repertoire<'_>, mode: M
         4..=6 => layout::RANDOM + 8 * random.below(16) as u16 | ring,
         7 | 8 => 8 * random.below(8) as u16 | 4 | ring,
         9 => layout::USER_DATA,
-        10 if repertoire.marked_nulls => random.below(4) as u16,
+        10 if !repertoire.kept_out.beyond_ring_3 => random.below(4) as u16,
         10 => 0,
         _ => layout::KERNEL_CODE + random.below(0x80) as u16,
     }
 }
 
-fn mode(random: &mut Random, paging: Paging) -> Mode {
-    match random.below(100) {
+fn mode(random: &mut Random, paging: Paging, rare: bool) -> Mode {
+    match random.below(if rare { 100 } else { 83 }) {
         0..=39 => Mode::User,
         40..=82 => Mode::Kernel,
         83..=88 => Mode::User16,
@@ -196,7 +201,8 @@ fn block(
     paging: Paging,
     (floating, number): (bool, u32),
 ) -> Block {
-    let mode = mode(random, paging);
+    let rare = !repertoire.kept_out.rare;
+    let mode = mode(random, paging, rare);
     let (code, stack, data) = match mode {
         Mode::Kernel => (layout::KERNEL_CODE, layout::KERNEL_DATA, layout::USER_DATA),
         Mode::Kernel16 => (layout::KERNEL_CODE_16, layout::KERNEL_DATA, layout::USER_DATA_16),
@@ -214,7 +220,7 @@ fn block(
         mode,
         directory: directory.filter(|_| paging != Paging::Off),
         gap: if random.chance(6) { random.below(0x800) as u32 } else { random.below(24) as u32 },
-        flags: flags(random),
+        flags: flags(random) & if rare { u32::MAX } else { !AC },
         code_and_stack: [code, stack],
         data: segments,
         registers: registers(random, mode),

@@ -128,11 +128,11 @@ fn simplify_block(best: &mut Program, still: &mut impl FnMut(&Program) -> bool, 
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Link, LinkKind, Repertoire};
+    use super::super::{KeptOut, Link, LinkKind, Repertoire};
     use super::*;
 
     fn program() -> Program {
-        Program::generate(7, &Repertoire { allows: &|_| true, marked_nulls: true })
+        Program::generate(7, &Repertoire { allows: &|_| true, kept_out: KeptOut::default() })
     }
 
     #[test]
