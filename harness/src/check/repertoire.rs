@@ -7,10 +7,10 @@ use super::worker::Verdict;
 use crate::lockstep::{Finding, Place, What};
 use crate::{expectations, strategies};
 use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpAccess, OpKind, Register};
-use machine::Difference;
 use machine::cpu::Cr4;
+use machine::{Cpu, Difference};
 use strategy::{StrategyId, Support};
-use workloads::programs::KeptOut;
+use workloads::programs::{KeptOut, layout};
 
 /// Why an instruction is not asked of a strategy, or nothing if it is.
 pub(super) fn exclusion(id: StrategyId, instruction: &Instruction) -> Option<String> {
@@ -114,6 +114,9 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
     if strategies::can_watch(id) && are_marked_nulls(finding) {
         return Verdict::Stated("a null selector does not trap, and loses its RPL".to_owned());
     }
+    if let Some(why) = left_open(finding) {
+        return Verdict::Open(why.to_owned());
+    }
     let Some(culprit) = finding.culprit() else { return Verdict::Different(finding.to_string()) };
     if let Some(why) = exclusion(id, &culprit) {
         return Verdict::Stated(format!("{:?}: {why}", culprit.mnemonic()));
@@ -134,6 +137,20 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
         return Verdict::Open(format!("{:?}: {why}", culprit.mnemonic()));
     }
     Verdict::Different(finding.to_string())
+}
+
+/// Why a difference of any instruction is none: in device memory, reads show.
+fn left_open(finding: &Finding) -> Option<&'static str> {
+    let is_device = |cpu: &Cpu| cpu.paging() && u64::from(cpu.cr3) >= layout::MEMORY;
+    // Bytes of code that are in no memory.
+    let code = finding.block.first().is_some_and(|line| line.text.contains("??"));
+    if code {
+        Some("how often code is fetched from device memory is the CPU's choice")
+    } else if is_device(&finding.before) || is_device(&finding.stopped) {
+        Some("how often page tables in device memory are read is the CPU's choice")
+    } else {
+        None
+    }
 }
 
 /// Whether nothing differs but the RPL of null selectors.

@@ -118,11 +118,14 @@ pub fn main(arguments: &WorkerArguments) -> anyhow::Result<ExitCode> {
         say(&format!("begin {}", job.number))?;
         let (number, seed) = (job.number, job.seed);
         let (verdict, counts, given_back) = job.run(strategy, arguments.limit, &deadlines)?;
-        strategy = given_back;
         say(&line(number, &verdict, counts))?;
         if let Verdict::Different(text) = verdict {
             say(&format!("Program {number}, made from {seed:#018x}:\n{text}"))?;
             break;
+        }
+        match given_back {
+            Some(given_back) => strategy = given_back,
+            None => break,
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -176,13 +179,14 @@ impl Job {
         })
     }
 
-    /// Holds the strategy against the reference over the whole program.
+    /// Holds the strategy against the reference over the whole program, and gives it back if it can
+    /// go on.
     fn run(
         self,
         strategy: Box<dyn Strategy>,
         limit: u64,
         deadlines: &Deadlines,
-    ) -> anyhow::Result<(Verdict, Counts, Box<dyn Strategy>)> {
+    ) -> anyhow::Result<(Verdict, Counts, Option<Box<dyn Strategy>>)> {
         let id = strategy.id();
         let options = Options {
             stretch: [10, 100, 1_000, 20_000][(self.seed % 4) as usize],
@@ -196,17 +200,25 @@ impl Job {
         deadlines.end();
         let progress = lockstep.progress();
         let counts = Counts { instructions: progress.instructions, stretches: progress.stretches };
-        let verdict = match end {
-            End::Stopped(stop) => Verdict::Same(word(stop).to_owned()),
-            End::Limit => Verdict::Same("limit".to_owned()),
-            End::Different(finding) => match repertoire::judge(id, &finding) {
-                Verdict::Different(text) if repertoire::is_unlocated(&finding) => {
-                    explain(id, self.watched, text)?
-                }
-                verdict => verdict,
-            },
+        let finding = match end {
+            End::Stopped(stop) => {
+                let same = Verdict::Same(word(stop).to_owned());
+                return Ok((same, counts, Some(lockstep.into_strategy())));
+            }
+            End::Limit => {
+                let same = Verdict::Same("limit".to_owned());
+                return Ok((same, counts, Some(lockstep.into_strategy())));
+            }
+            End::Different(finding) => finding,
         };
-        Ok((verdict, counts, lockstep.into_strategy()))
+        match repertoire::judge(id, &finding) {
+            Verdict::Different(text) if repertoire::is_unlocated(&finding) => {
+                // A process has one window at linear address 0.
+                drop(lockstep);
+                Ok((explain(id, self.watched, text)?, counts, None))
+            }
+            verdict => Ok((verdict, counts, Some(lockstep.into_strategy()))),
+        }
     }
 }
 

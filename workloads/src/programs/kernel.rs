@@ -287,6 +287,9 @@ fn emit_next(asm: &mut Asm, program: &Program, next: DynamicLabel) {
         ; mov eax, [esi + (layout::CONTEXT_BYTES - 4) as i32]
         ; test eax, eax
         ; jz >same_directory
+        // Whatever a block has made of the contexts: one of the two.
+        ; and eax, PAGE as i32
+        ; add eax, layout::DIRECTORIES as i32
         ; mov cr3, eax
         ; same_directory:
         ; mov edi, layout::WORK as i32
