@@ -8,6 +8,7 @@ use crate::lockstep::{Finding, Place, What};
 use crate::{expectations, strategies};
 use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpAccess, OpKind, Register};
 use machine::cpu::Cr4;
+use machine::tap::{Divergence, Event, Expected, Found};
 use machine::{Cpu, Difference};
 use strategy::{StrategyId, Support};
 use workloads::programs::{KeptOut, layout};
@@ -117,6 +118,14 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
     if let Some(why) = left_open(finding) {
         return Verdict::Open(why.to_owned());
     }
+    if finding.what == What::StrayWrites
+        && let Some(last) = finding.block.first().and_then(|line| line.instruction)
+        && are_memory(finding)
+        && may_be_half_done(&last)
+    {
+        // The guest stopped over it, with a triple fault.
+        return Verdict::Open(half_done(&last));
+    }
     let Some(culprit) = finding.culprit() else { return Verdict::Different(finding.to_string()) };
     if let Some(why) = exclusion(id, &culprit) {
         return Verdict::Stated(format!("{:?}: {why}", culprit.mnemonic()));
@@ -130,11 +139,8 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
             "SSE does not trap where only the guest's CR4.OSFXSR is 0".to_owned(),
         );
     }
-    let only_memory = !finding.differences.is_empty()
-        && finding.differences.iter().all(|each| matches!(each, Difference::Memory { .. }));
-    if finding.what == What::State && only_memory && may_be_half_done(&culprit) {
-        let why = "how much is stored before a fault is the CPU's choice";
-        return Verdict::Open(format!("{:?}: {why}", culprit.mnemonic()));
+    if finding.what == What::State && are_memory(finding) && may_be_half_done(&culprit) {
+        return Verdict::Open(half_done(&culprit));
     }
     Verdict::Different(finding.to_string())
 }
@@ -144,12 +150,39 @@ fn left_open(finding: &Finding) -> Option<&'static str> {
     let is_device = |cpu: &Cpu| cpu.paging() && u64::from(cpu.cr3) >= layout::MEMORY;
     // Bytes of code that are in no memory.
     let code = finding.block.first().is_some_and(|line| line.text.contains("??"));
-    if code {
+    if code || is_fetch(finding) {
         Some("how often code is fetched from device memory is the CPU's choice")
     } else if is_device(&finding.before) || is_device(&finding.stopped) {
         Some("how often page tables in device memory are read is the CPU's choice")
     } else {
         None
+    }
+}
+
+/// Whether nothing differs but memory.
+fn are_memory(finding: &Finding) -> bool {
+    let mut differences = finding.differences.iter();
+    !finding.differences.is_empty()
+        && differences.all(|each| matches!(each, Difference::Memory { .. }))
+}
+
+fn half_done(instruction: &Instruction) -> String {
+    format!("{:?}: how much is stored before a fault is the CPU's choice", instruction.mnemonic())
+}
+
+/// Bytes that a decoder asks for at once, and no instruction's operand has.
+const FETCHED: usize = 15;
+
+/// Whether what one side reads and the other does not is code, from device memory.
+fn is_fetch(finding: &Finding) -> bool {
+    let reads_code = |event: &Event| matches!(event, Event::MmioRead { data, .. } if data.bytes().len() == FETCHED);
+    match &finding.what {
+        What::Unasked(event) => reads_code(event),
+        What::Inputs(Divergence { expected, found, .. }) => {
+            matches!(found, Found::MmioRead { size: FETCHED, .. })
+                || matches!(expected, Expected::Event(event) if reads_code(event))
+        }
+        _ => false,
     }
 }
 

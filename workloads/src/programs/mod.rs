@@ -249,3 +249,63 @@ impl Item {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(seed: u64) -> Program {
+        let kept_out = KeptOut::default();
+        Program::generate(seed, &Repertoire { allows: &|_| true, kept_out })
+    }
+
+    #[test]
+    fn every_seed_gives_a_program_that_can_be_assembled() {
+        for seed in 0..500 {
+            let image = program(seed).assemble();
+            let length = image.map(|image| image.len());
+            assert_eq!(length, Ok((layout::END - layout::LOAD) as usize), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_the_same_after_it_was_written_down() {
+        for seed in 0..100 {
+            let text = toml::to_string(&program(seed)).unwrap();
+            assert_eq!(toml::from_str(&text), Ok(program(seed)), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn programs_come_to_all_modes_and_kinds_of_paging() {
+        let programs: Vec<_> = (0..100).map(program).collect();
+        let modes = [Mode::Kernel, Mode::Kernel16, Mode::User, Mode::User16, Mode::Virtual8086];
+        for mode in modes {
+            let has = |program: &Program| program.blocks.iter().any(|block| block.mode == mode);
+            assert!(programs.iter().any(has), "{mode:?}");
+        }
+        for paging in [Paging::Off, Paging::Plain, Paging::Wide] {
+            assert!(programs.iter().any(|program| program.paging == paging), "{paging:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_in_no_item() {
+        use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+        let allows = |instruction: &iced_x86::Instruction| {
+            !matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Push)
+        };
+        let kept_out = KeptOut { rare: true, ..KeptOut::default() };
+        for seed in 0..200 {
+            let program = Program::generate(seed, &Repertoire { allows: &allows, kept_out });
+            assert_ne!(program.paging, Paging::Off);
+            for block in &program.blocks {
+                assert!(matches!(block.mode, Mode::Kernel | Mode::User), "seed {seed}");
+                for item in &block.code {
+                    let decoder = Decoder::new(32, &item.bytes, DecoderOptions::NONE);
+                    assert!(decoder.into_iter().all(|one| allows(&one)), "seed {seed}: {item:?}");
+                }
+            }
+        }
+    }
+}
