@@ -24,6 +24,9 @@ pub(super) fn exclusion(id: StrategyId, instruction: &Instruction) -> Option<Str
         Mnemonic::Syscall | Mnemonic::Sysenter if strategies::can_watch(id) => {
             Some("it does not trap, but enters the host's kernel")
         }
+        Mnemonic::Pusha | Mnemonic::Pushad | Mnemonic::Enter if strategies::can_watch(id) => Some(
+            "how much is stored before a fault is the CPU's choice, and later it cannot be told",
+        ),
         Mnemonic::Smsw if strategies::can_watch(id) => {
             Some("it does not trap, and shows the host's CR0, which is the guest's by luck only")
         }
@@ -115,6 +118,10 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
     if strategies::can_watch(id) && are_marked_nulls(finding) {
         return Verdict::Stated("a null selector does not trap, and loses its RPL".to_owned());
     }
+    if strategies::can_watch(id) && is_unlocated(finding) && are_shadow_selectors(finding) {
+        let why = "a selector that was stored does not trap, and is the shadow segment's";
+        return Verdict::Stated(why.to_owned());
+    }
     if let Some(why) = left_open(finding) {
         return Verdict::Open(why.to_owned());
     }
@@ -157,6 +164,18 @@ fn left_open(finding: &Finding) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Whether nothing differs but words in memory that are selectors of the LDT with RPL 3.
+fn are_shadow_selectors(finding: &Finding) -> bool {
+    const LOCAL_RING_3: u8 = 7;
+    let is_selector = |difference: &Difference| {
+        matches!(difference, Difference::Memory { length: 1..=2, values: [native, _], .. }
+            if native.first().is_some_and(|low| low & LOCAL_RING_3 == LOCAL_RING_3))
+    };
+    finding.what == What::State
+        && !finding.differences.is_empty()
+        && finding.differences.iter().all(is_selector)
 }
 
 /// Whether nothing differs but memory.

@@ -206,6 +206,13 @@ fn emit_common(asm: &mut Asm, program: &Program, common: DynamicLabel, next: Dyn
         ; jmp >back
         ; map:
         ; mov eax, cr2
+        // Not the tables themselves: what is written to them is not told the CPU.
+        ; mov edx, eax
+        ; and edx, 0x3f_ffff
+        ; cmp edx, layout::USER_STACK as i32
+        ; jb =>next
+        ; cmp edx, layout::END as i32
+        ; jae =>next
         ; mov ecx, cr3
         ; and ecx, 0xffff_f000u32 as i32
         ; mov edx, eax
