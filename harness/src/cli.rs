@@ -1,7 +1,7 @@
 //! The command line, and what a failure means for the exit status.
 
 use crate::config::VmOptions;
-use crate::{audit, bench, compare, doctor, list, peers, run, translate, worker};
+use crate::{audit, bench, check, compare, doctor, list, peers, run, translate, worker};
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -36,12 +36,16 @@ enum Command {
     Audit(audit::Arguments),
     /// Run two strategies in lockstep and show the first difference
     Compare(compare::Arguments),
+    /// Run random programs under every strategy, and make smaller what makes a difference
+    Check(check::Arguments),
     /// Show what binary translation makes of the code at an address in a kernel
     Translate(translate::Arguments),
     /// Show the strategies, peers, workloads and CPU models
     List,
     /// Show what this host can do, and why not
     Doctor,
+    #[command(hide = true)]
+    CheckWorker(check::WorkerArguments),
     #[command(hide = true)]
     CompareWorker(compare::Arguments),
     #[command(hide = true)]
@@ -163,6 +167,8 @@ fn dispatch(command: Option<Command>) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Audit(arguments)) => audit::main(&arguments),
+        Some(Command::Check(arguments)) => check::main(&arguments),
+        Some(Command::CheckWorker(arguments)) => check::worker_main(&arguments),
         Some(Command::Compare(arguments)) => compare::main(&arguments),
         Some(Command::CompareWorker(arguments)) => compare::worker_main(&arguments),
         Some(Command::Translate(arguments)) => translate::main(&arguments),

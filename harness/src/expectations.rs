@@ -60,6 +60,12 @@ pub fn check(
 }
 
 impl Expectation {
+    /// Whether it goes wrong, or does so on some hosts.
+    #[must_use]
+    pub fn goes_wrong(&self) -> bool {
+        !self.wrong.is_empty() || !self.host.is_empty()
+    }
+
     /// The outcome in a word, or two where the host decides.
     #[must_use]
     pub fn in_words(&self) -> &'static str {

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod bench;
+pub mod check;
 pub mod cli;
 pub mod compare;
 pub mod config;

@@ -26,6 +26,11 @@ struct Built {
     make: fn() -> Result<Box<dyn Strategy>, Error>,
     /// Where guests can go wrong by design: how to find out at which instruction they do.
     watch: Option<Watch>,
+    /// Whether its guests read the time-stamp counter through the machine's tap, so that what they
+    /// read can be recorded.
+    records_time: bool,
+    /// The same with an error, for tests of what finds errors.
+    planted: Option<fn() -> Result<Box<dyn Strategy>, Error>>,
 }
 
 /// Runs a guest for at most so many instructions and tells in a sentence at which it left the
@@ -43,6 +48,8 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
             support: interpretation::support,
             make: || Ok(Box::new(interpretation::Interpretation::new())),
             watch: None,
+            records_time: true,
+            planted: None,
         }),
     },
     Entry {
@@ -57,6 +64,8 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
                 let found = trap_and_emulate::TrapAndEmulate::new().watch(machine, most)?;
                 Ok(found.map(|divergence| divergence.to_string()))
             }),
+            records_time: true,
+            planted: None,
         }),
     },
     Entry {
@@ -79,6 +88,10 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
             support: binary_translation::support,
             make: || Ok(Box::new(binary_translation::BinaryTranslation::new()?)),
             watch: None,
+            records_time: true,
+            planted: Some(|| {
+                Ok(Box::new(binary_translation::BinaryTranslation::with_planted_error()?))
+            }),
         }),
     },
     Entry {
@@ -90,6 +103,9 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
             support: hardware_assist::support,
             make: || Ok(Box::new(hardware_assist::HardwareAssist::new()?)),
             watch: None,
+            // KVM lets guests read the host's counter without an exit.
+            records_time: false,
+            planted: None,
         }),
     },
 ];
@@ -127,10 +143,30 @@ pub fn make(id: StrategyId) -> Result<Box<dyn Strategy>, Error> {
     }
 }
 
+/// The strategy with an error in it, if it has one for tests.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_with_planted_error(id: StrategyId) -> Result<Box<dyn Strategy>, Error> {
+    match built(id).and_then(|built| built.planted) {
+        Some(planted) => planted(),
+        None => Err(Error::Unsupported {
+            strategy: id,
+            reason: "no error was planted into it".to_owned(),
+        }),
+    }
+}
+
 /// Whether the strategy can tell where a guest left the architecture.
 #[must_use]
 pub fn can_watch(id: StrategyId) -> bool {
     built(id).is_some_and(|built| built.watch.is_some())
+}
+
+/// Whether what the strategy's guests read from the time-stamp counter can be recorded.
+#[must_use]
+pub fn records_time(id: StrategyId) -> bool {
+    built(id).is_some_and(|built| built.records_time)
 }
 
 /// Where a guest leaves the architecture within `most` instructions under the strategy, in a

@@ -8,6 +8,7 @@
 pub mod compute;
 pub mod linux;
 mod nano;
+pub mod programs;
 pub mod protocol;
 pub mod runtime;
 mod sensitive;

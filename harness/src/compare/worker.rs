@@ -94,6 +94,7 @@ fn compare(
         stretch: arguments.stretch.max(1),
         seed: arguments.seed,
         all_memory: arguments.all_memory,
+        patience: None,
     };
     let id = strategy.id();
     let mut lockstep = Lockstep::new(strategy, leader, reference, options)?;

@@ -14,6 +14,8 @@ pub struct Line {
     pub address: LinearAddress,
     /// Its bytes, and what they mean.
     pub text: String,
+    /// The instruction, if it can be fetched.
+    pub instruction: Option<Instruction>,
 }
 
 /// The instructions from EIP on up to the first that may go elsewhere. Reading them may set accessed
@@ -24,10 +26,12 @@ pub(super) fn block(machine: &mut Machine) -> Vec<Line> {
     while lines.len() < LONGEST_BLOCK {
         let address = machine.cpu.instruction_address();
         let Some(instruction) = emulator::instruction(machine) else {
-            lines.push(Line { address, text: "(cannot be fetched)".to_owned() });
+            let text = "(cannot be fetched)".to_owned();
+            lines.push(Line { address, text, instruction: None });
             break;
         };
-        lines.push(Line { address, text: text(machine, &instruction) });
+        let text = text(machine, &instruction);
+        lines.push(Line { address, text, instruction: Some(instruction) });
         if instruction.flow_control() != FlowControl::Next {
             break;
         }

@@ -6,7 +6,6 @@ use super::code;
 use super::finding::{Finding, Place, What};
 use super::locate::Search;
 use super::log::Log;
-use super::random::Random;
 use super::reference::{Chase, Origin, Reference};
 use super::runner;
 use emulator::Outcome;
@@ -15,6 +14,7 @@ use machine::tap::{Choice, LogWriter};
 use machine::{Cpu, Difference, Fingerprint, Machine, PhysicalAddress};
 use std::time::{Duration, Instant};
 use strategy::{Stop, Strategy};
+use workloads::programs::Random;
 
 /// Comparing all memory may take one part in so many of the time.
 const MEMORY_SHARE: u32 = 8;
@@ -34,11 +34,14 @@ pub struct Options {
     pub seed: u64,
     /// Compare all memory after each stretch: slow, but no stray write gets far.
     pub all_memory: bool,
+    /// How long a run goes on at most. A guest that waits for nothing is to be woken by the host's
+    /// request to stop, which by itself ends no run here.
+    pub patience: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { stretch: 20_000, seed: 1, all_memory: false }
+        Options { stretch: 20_000, seed: 1, all_memory: false, patience: None }
     }
 }
 
@@ -141,6 +144,12 @@ impl Lockstep {
         self.progress
     }
 
+    /// Gives the strategy back, for another guest.
+    #[must_use]
+    pub fn into_strategy(self) -> Box<dyn Strategy> {
+        self.strategy
+    }
+
     /// The machine that the strategies run, with the devices.
     pub fn machine(&mut self) -> &mut Machine {
         &mut self.leader
@@ -162,11 +171,13 @@ impl Lockstep {
     /// When the host fails.
     pub fn run_until(&mut self, limit: u64, deadline: Option<Instant>) -> anyhow::Result<End> {
         let end = self.progress.instructions.saturating_add(limit);
+        let begun = Instant::now();
         loop {
             if let Some(stop) = self.take_interrupt() {
                 return self.ended(End::Stopped(stop));
             }
-            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline)
+                || self.options.patience.is_some_and(|most| begun.elapsed() >= most);
             if self.progress.instructions >= end || is_late {
                 return self.ended(End::Limit);
             }

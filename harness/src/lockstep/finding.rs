@@ -1,6 +1,7 @@
 //! A difference, and how it is printed.
 
 use super::code::Line;
+use iced_x86::Instruction;
 use machine::cpu::SegmentRegister;
 use machine::tap::{Divergence, Event};
 use machine::{Cpu, Difference, LinearAddress};
@@ -73,7 +74,7 @@ impl fmt::Display for Finding {
             self.trail.iter().try_for_each(|address| writeln!(f, "    {address}"))?;
         }
         writeln!(f, "\nBlock:")?;
-        for (number, Line { address, text }) in self.block.iter().enumerate() {
+        for (number, Line { address, text, .. }) in self.block.iter().enumerate() {
             let found = number == 0 && matches!(self.place, Place::Instruction(_));
             writeln!(f, "{} {address}  {text}", if found { "-->" } else { "   " })?;
         }
@@ -88,6 +89,13 @@ impl fmt::Display for Finding {
 }
 
 impl Finding {
+    /// The instruction that goes wrong, if it was narrowed down so far and can be fetched.
+    #[must_use]
+    pub fn culprit(&self) -> Option<Instruction> {
+        let found = matches!(self.place, Place::Instruction(_));
+        self.block.first().filter(|_| found).and_then(|line| line.instruction)
+    }
+
     fn write_head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.strategy;
         match &self.what {

@@ -26,11 +26,9 @@ mod engine;
 mod finding;
 mod locate;
 mod log;
-mod random;
 mod reference;
 mod runner;
 mod undefined;
 
 pub use engine::{End, Lockstep, Options, Progress};
 pub use finding::{Finding, Place, What};
-pub use random::Random;

@@ -83,9 +83,9 @@ pub(super) fn replay(
 
 fn run(strategy: &mut dyn Strategy, machine: &mut Machine, limit: u64) -> Result<Stretch, Error> {
     let (begun, before) = (Instant::now(), machine.counters.instructions);
-    let stop = strategy.run(machine, &Limit::instructions(limit))?;
-    if stop == Stop::Limit && !machine.cpu.halted {
-        complete(machine);
+    let mut stop = strategy.run(machine, &Limit::instructions(limit))?;
+    if stop == Stop::Limit && !machine.cpu.halted && complete(machine) == Outcome::Shutdown {
+        stop = Stop::TripleFault;
     }
     let counts = strategy.id() == StrategyId::Interpretation;
     Ok(Stretch {
@@ -103,15 +103,17 @@ fn run(strategy: &mut dyn Strategy, machine: &mut Machine, limit: u64) -> Result
 /// Lets the emulator execute the instruction at which the strategy stopped, up to the end if it is a
 /// repeated string instruction. Where within one of these a CPU stops is its own affair, and so is
 /// whether it has touched the pages of the next instruction, which then are marked as accessed.
-fn complete(machine: &mut Machine) {
+fn complete(machine: &mut Machine) -> Outcome {
     let eip = machine.cpu.eip;
     let repeats = emulator::instruction(machine).is_some_and(|instruction| {
         instruction.is_string_instruction()
             && (instruction.has_rep_prefix() || instruction.has_repne_prefix())
     });
     for _ in 0..if repeats { MOST_STEPS } else { 1 } {
-        if emulator::step(machine) != Outcome::Continue || machine.cpu.eip != eip {
-            return;
+        let outcome = emulator::step(machine);
+        if outcome != Outcome::Continue || machine.cpu.eip != eip {
+            return outcome;
         }
     }
+    Outcome::Continue
 }

@@ -1,0 +1,296 @@
+//! Which instructions a strategy is asked to get right, and for each other one, why not.
+//!
+//! The same says what programs are made of and, where a program came to such an instruction after
+//! all (it jumped into the middle of another, or changed its code), that this is no finding.
+
+use super::worker::Verdict;
+use crate::lockstep::{Finding, Place, What};
+use crate::{expectations, strategies};
+use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpAccess, OpKind, Register};
+use machine::cpu::Cr4;
+use machine::tap::{Divergence, Event, Expected, Found};
+use machine::{Cpu, Difference};
+use strategy::{StrategyId, Support};
+use workloads::programs::{KeptOut, layout};
+
+/// Why an instruction is not asked of a strategy, or nothing if it is.
+pub(super) fn exclusion(id: StrategyId, instruction: &Instruction) -> Option<String> {
+    let stated = sensitive_workload(instruction)
+        .and_then(|workload| expectations::stated(id.name(), workload))
+        .filter(|expectation| expectation.goes_wrong())
+        .map(|expectation| expectation.why.clone());
+    let mnemonic = instruction.mnemonic();
+    let by_nature = match mnemonic {
+        Mnemonic::Syscall | Mnemonic::Sysenter if strategies::can_watch(id) => {
+            Some("it does not trap, but enters the host's kernel")
+        }
+        Mnemonic::Pusha | Mnemonic::Pushad | Mnemonic::Enter if strategies::can_watch(id) => Some(
+            "how much is stored before a fault is the CPU's choice, and later it cannot be told",
+        ),
+        Mnemonic::Smsw if strategies::can_watch(id) => {
+            Some("it does not trap, and shows the host's CR0, which is the guest's by luck only")
+        }
+        Mnemonic::Rdtsc if !strategies::records_time(id) => {
+            Some("it gives the host's counter without an exit, so nobody can record what it gave")
+        }
+        _ => any_strategy(instruction),
+    };
+    stated.or_else(|| by_nature.map(str::to_owned))
+}
+
+/// What programs for a strategy keep away from.
+pub(super) fn kept_out(id: StrategyId) -> KeptOut {
+    KeptOut {
+        beyond_ring_3: strategies::can_watch(id),
+        rare: matches!(strategies::support(id), Support::Qualified(_)),
+    }
+}
+
+/// The same in words, for those who read the result.
+pub(super) fn remark(id: StrategyId) -> Option<String> {
+    let support = strategies::support(id);
+    let remark = support.qualification()?;
+    Some(format!(
+        "without 16-bit code, EFLAGS.AC, device memory and paging that is off, for there is {remark}"
+    ))
+}
+
+/// What is asked of no strategy.
+fn any_strategy(instruction: &Instruction) -> Option<&'static str> {
+    use Mnemonic as M;
+    if !emulator::is_ia32(instruction) {
+        return Some("it is newer than SSE2: the host has it, and no monitor can take it away");
+    }
+    if matches!(
+        instruction.code(),
+        Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D
+    ) {
+        return Some("it is #UD on AMD's CPUs and does nothing on Intel's");
+    }
+    let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    match instruction.mnemonic() {
+        M::Fnsave | M::Fnstenv | M::Fxsave => {
+            Some("it stores the x87 pointers, which nobody keeps")
+        }
+        M::Loope | M::Loopne if repeats => Some("AMD's CPUs take its condition from the prefix"),
+        M::Rdpmc | M::Rsm => Some("no model of a guest's CPU has it"),
+        _ => None,
+    }
+}
+
+/// The workload of the group `sensitive` that probes an instruction.
+fn sensitive_workload(instruction: &Instruction) -> Option<&'static str> {
+    use Mnemonic as M;
+    Some(match instruction.mnemonic() {
+        M::Sgdt => "sgdt",
+        M::Sidt => "sidt",
+        M::Sldt => "sldt",
+        M::Str => "str",
+        M::Smsw => "smsw",
+        M::Pushf | M::Pushfd => "pushf",
+        M::Popf | M::Popfd => "popf",
+        M::Lar => "lar",
+        M::Lsl => "lsl",
+        M::Verr => "verr",
+        M::Verw => "verw",
+        M::Cpuid => "cpuid",
+        M::Rdtsc => "rdtsc",
+        M::Mov | M::Push => match (instruction.mnemonic(), segment_register_read(instruction)?) {
+            (M::Mov, Register::CS) => "mov-cs",
+            (M::Push, Register::CS) => "push-cs",
+            (M::Mov, _) => "mov-seg",
+            _ => "pop-seg",
+        },
+        _ => return None,
+    })
+}
+
+/// The segment register that a MOV or PUSH stores.
+fn segment_register_read(instruction: &Instruction) -> Option<Register> {
+    let operand = instruction.op_count().checked_sub(1)?;
+    let is_register = instruction.op_kind(operand) == OpKind::Register;
+    let register = instruction.op_register(operand);
+    (is_register && register.is_segment_register()).then_some(register)
+}
+
+/// What a difference comes to: a finding, or one that is stated, or left open by the architecture.
+pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
+    if strategies::can_watch(id) && are_marked_nulls(finding) {
+        return Verdict::Stated("a null selector does not trap, and loses its RPL".to_owned());
+    }
+    if strategies::can_watch(id) && is_unlocated(finding) && are_shadow_selectors(finding) {
+        let why = "a selector that was stored does not trap, and is the shadow segment's";
+        return Verdict::Stated(why.to_owned());
+    }
+    if let Some(why) = left_open(finding) {
+        return Verdict::Open(why.to_owned());
+    }
+    if finding.what == What::StrayWrites
+        && let Some(last) = finding.block.first().and_then(|line| line.instruction)
+        && are_memory(finding)
+        && may_be_half_done(&last)
+    {
+        // The guest stopped over it, with a triple fault.
+        return Verdict::Open(half_done(&last));
+    }
+    let Some(culprit) = finding.culprit() else { return Verdict::Different(finding.to_string()) };
+    if let Some(why) = exclusion(id, &culprit) {
+        return Verdict::Stated(format!("{:?}: {why}", culprit.mnemonic()));
+    }
+    let is_sse = culprit
+        .cpuid_features()
+        .iter()
+        .any(|feature| matches!(feature, CpuidFeature::SSE | CpuidFeature::SSE2));
+    if is_sse && strategies::can_watch(id) && !finding.before.cr4.contains(Cr4::OSFXSR) {
+        return Verdict::Stated(
+            "SSE does not trap where only the guest's CR4.OSFXSR is 0".to_owned(),
+        );
+    }
+    if finding.what == What::State && are_memory(finding) && may_be_half_done(&culprit) {
+        return Verdict::Open(half_done(&culprit));
+    }
+    Verdict::Different(finding.to_string())
+}
+
+/// Why a difference of any instruction is none: in device memory, reads show.
+fn left_open(finding: &Finding) -> Option<&'static str> {
+    let is_device = |cpu: &Cpu| cpu.paging() && u64::from(cpu.cr3) >= layout::MEMORY;
+    // Bytes of code that are in no memory.
+    let code = finding.block.first().is_some_and(|line| line.text.contains("??"));
+    if code || is_fetch(finding) {
+        Some("how often code is fetched from device memory is the CPU's choice")
+    } else if is_device(&finding.before) || is_device(&finding.stopped) {
+        Some("how often page tables in device memory are read is the CPU's choice")
+    } else {
+        None
+    }
+}
+
+/// Whether nothing differs but words in memory that are selectors of the LDT with RPL 3.
+fn are_shadow_selectors(finding: &Finding) -> bool {
+    const LOCAL_RING_3: u8 = 7;
+    let is_selector = |difference: &Difference| {
+        matches!(difference, Difference::Memory { length: 1..=2, values: [native, _], .. }
+            if native.first().is_some_and(|low| low & LOCAL_RING_3 == LOCAL_RING_3))
+    };
+    finding.what == What::State
+        && !finding.differences.is_empty()
+        && finding.differences.iter().all(is_selector)
+}
+
+/// Whether nothing differs but memory.
+fn are_memory(finding: &Finding) -> bool {
+    let mut differences = finding.differences.iter();
+    !finding.differences.is_empty()
+        && differences.all(|each| matches!(each, Difference::Memory { .. }))
+}
+
+fn half_done(instruction: &Instruction) -> String {
+    format!("{:?}: how much is stored before a fault is the CPU's choice", instruction.mnemonic())
+}
+
+/// Bytes that a decoder asks for at once, and no instruction's operand has.
+const FETCHED: usize = 15;
+
+/// Whether what one side reads and the other does not is code, from device memory.
+fn is_fetch(finding: &Finding) -> bool {
+    let reads_code = |event: &Event| matches!(event, Event::MmioRead { data, .. } if data.bytes().len() == FETCHED);
+    match &finding.what {
+        What::Unasked(event) => reads_code(event),
+        What::Inputs(Divergence { expected, found, .. }) => {
+            matches!(found, Found::MmioRead { size: FETCHED, .. })
+                || matches!(expected, Expected::Event(event) if reads_code(event))
+        }
+        _ => false,
+    }
+}
+
+/// Whether nothing differs but the RPL of null selectors.
+fn are_marked_nulls(finding: &Finding) -> bool {
+    let is_null = |difference: &Difference| {
+        matches!(difference, Difference::Cpu { field, values: [left, right] }
+            if field.part == "selector" && *left < 4 && *right < 4)
+    };
+    finding.what == What::State
+        && !finding.differences.is_empty()
+        && finding.differences.iter().all(is_null)
+}
+
+/// Whether a difference is of those that only the watch over a strategy can explain.
+pub(super) fn is_unlocated(finding: &Finding) -> bool {
+    !matches!(finding.place, Place::Instruction(_))
+}
+
+/// Whether a fault may come when part of the instruction's stores is done: it can be executed again
+/// all the same (Intel SDM volume 3, 6.5).
+fn may_be_half_done(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    let stores = (0..instruction.op_count()).any(|operand| {
+        instruction.op_kind(operand) == OpKind::Memory && instruction.memory_size().size() > 4
+    });
+    let written = iced_x86::InstructionInfoFactory::new()
+        .info(instruction)
+        .used_memory()
+        .iter()
+        .any(|memory| !matches!(memory.access(), OpAccess::Read | OpAccess::NoMemAccess));
+    stores && written
+        || matches!(
+            instruction.mnemonic(),
+            M::Pusha | M::Pushad | M::Sgdt | M::Sidt | M::Enter | M::Call
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions};
+
+    fn decoded(bytes: &[u8]) -> Instruction {
+        Decoder::new(32, bytes, DecoderOptions::NONE).decode()
+    }
+
+    #[test]
+    fn what_is_stated_of_a_strategy_is_not_asked_of_it() {
+        let [trapping, other] = [StrategyId::TrapAndEmulate, StrategyId::BinaryTranslation];
+        let sensitive: [&[u8]; 8] = [
+            &[0x0f, 0x01, 0x03],
+            &[0x9c],
+            &[0x9d],
+            &[0x0e],
+            &[0x8c, 0xc8],
+            &[0x8c, 0xd8],
+            &[0x0f, 0xa2],
+            &[0x0f, 0x02, 0xc1],
+        ];
+        for bytes in sensitive {
+            let instruction = decoded(bytes);
+            assert!(exclusion(trapping, &instruction).is_some(), "{instruction}");
+            assert_eq!(exclusion(other, &instruction), None, "{instruction}");
+        }
+    }
+
+    #[test]
+    fn what_traps_is_asked_of_every_strategy() {
+        let trapping: [&[u8]; 7] = [
+            &[0xfa],
+            &[0xcf],
+            &[0x0f, 0x22, 0xd8],
+            &[0x8e, 0xd8],
+            &[0x1f],
+            &[0x8e, 0xd0],
+            &[0x01, 0xd8],
+        ];
+        for bytes in trapping {
+            for id in StrategyId::ALL {
+                assert_eq!(exclusion(id, &decoded(bytes)), None, "{id} {bytes:02x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_guests_are_not_shown_is_asked_of_none() {
+        // popcnt eax, ecx
+        let instruction = decoded(&[0xf3, 0x0f, 0xb8, 0xc1]);
+        assert!(StrategyId::ALL.iter().all(|&id| exclusion(id, &instruction).is_some()));
+    }
+}
