@@ -315,10 +315,13 @@ impl Unit {
         self.places[..after].last()
     }
 
-    /// Where the host code of a place begins.
-    pub(crate) fn host_of(&self, place: &Place) -> u64 {
-        debug_assert!(place.kind == PlaceKind::Instruction);
-        self.host + u64::from(place.offset)
+    /// Where the instruction at a place begins.
+    pub(crate) fn start_of(&self, place: &Place) -> u64 {
+        let upto = self.places.partition_point(|other| other.offset <= place.offset);
+        let is_start =
+            |other: &&Place| other.kind == PlaceKind::Instruction && other.eip == place.eip;
+        let start = self.places[..upto].iter().rev().find(is_start).unwrap_or(place);
+        self.host + u64::from(start.offset)
     }
 
     /// The physical address of the instruction at an EIP in it.

@@ -5,7 +5,7 @@
 
 use host::translated::Fault;
 use machine::Machine;
-use machine::cpu::{CpuModel, Eflags, TableRegister};
+use machine::cpu::{Cpu, CpuModel, Cr4, Eflags, SegmentRegister, TableRegister, register};
 use std::mem::offset_of;
 
 /// Entries of the table of indirect targets, by the low 16 bits of EIP.
@@ -168,14 +168,19 @@ pub(crate) struct Context {
     /// CPUID's leaf 0 and every other one: EAX, ECX, EDX, EBX.
     pub(crate) cpuid: [[u32; 4]; 2],
     pub(crate) host_mxcsr: u32,
+    /// EAX and the arithmetic flags, where a fault found them borrowed: R12 and R11.
+    pub(crate) borrowed: [u64; 2],
+    /// CS's selector if its descriptor is in the GDT, else no selector at all …
+    pub(crate) code_selector: u32,
+    /// … and what the descriptor was when it was loaded.
+    pub(crate) code_descriptor: u64,
+    /// Bits of CR4 whose change is the emulator's business.
+    pub(crate) careful_control_4: u32,
     pub(crate) poll_byte: u32,
     pub(crate) fault: Fault,
     pub(crate) soft: [SoftTlb; 2],
     pub(crate) targets: [Target; TARGETS],
 }
-
-/// Flags that live in the host's EFLAGS while translated code runs.
-pub(crate) const HOST_FLAGS: u32 = Eflags::ARITHMETIC.union(Eflags::DF).bits();
 
 impl Context {
     pub(crate) fn new() -> Box<Context> {
@@ -245,6 +250,8 @@ impl Context {
             let leaf = model.cpuid(number);
             [leaf.eax, leaf.ecx, leaf.edx, leaf.ebx]
         });
+        // Beside it the mode depends on all of them, or the windows do.
+        self.careful_control_4 = !(model.cr4_mask() & Cr4::TSD).bits();
     }
 
     /// Takes the state that translated code uses from the machine.
@@ -260,8 +267,20 @@ impl Context {
         }
         self.tables =
             [cpu.gdtr.base, u32::from(cpu.gdtr.limit), cpu.idtr.base, u32::from(cpu.idtr.limit)];
+        self.load_code_segment(cpu);
         self.system_selectors = [u32::from(cpu.ldtr.selector), u32::from(cpu.tr.selector)];
         self.time_stamp_offset = m.host_tsc_offset().unwrap_or(0);
+    }
+
+    /// Takes what far transfers compare: a flat CS's descriptor.
+    fn load_code_segment(&mut self, cpu: &Cpu) {
+        const FLAT: u64 = 0x000f_0000_0000_ffff;
+        const LOCAL: u16 = 4;
+        const NO_SELECTOR: u32 = 0x1_0000;
+        let code = cpu.segment(SegmentRegister::Cs);
+        let is_global = code.selector & LOCAL == 0;
+        self.code_selector = if is_global { u32::from(code.selector) } else { NO_SELECTOR };
+        self.code_descriptor = u64::from(code.attributes() & 0xf0ff) << 40 | FLAT;
     }
 
     /// The part of that which any instruction may change.
@@ -278,6 +297,12 @@ impl Context {
         self.pending = u32::from(m.interrupt_requested());
     }
 
+    /// Gives the machine EAX and the arithmetic flags that were borrowed when a fault came.
+    pub(crate) fn give_back(&self, m: &mut Machine) {
+        m.cpu.registers[register::EAX] = self.borrowed[0] as u32;
+        m.cpu.flags.set_host(self.borrowed[1] as u16);
+    }
+
     /// Gives the machine what translated code has changed, EIP aside.
     #[inline]
     pub(crate) fn store(&self, m: &mut Machine) {
@@ -285,6 +310,8 @@ impl Context {
         m.cpu.flags.set_host(self.flags as u16);
         m.cpu.flags.set_system(self.interrupt_flag | self.direction | self.system_flags);
         let table = |base, limit: u32| TableRegister { base, limit: limit as u16 };
+        m.cpu.cr2 = self.control[2];
+        m.cpu.cr4 = Cr4::from_bits_retain(self.control[4]);
         m.cpu.gdtr = table(self.tables[0], self.tables[1]);
         m.cpu.idtr = table(self.tables[2], self.tables[3]);
     }
@@ -340,6 +367,10 @@ pub(crate) mod at {
         TIME_STAMP_OFFSET = time_stamp_offset,
         CPUID = cpuid,
         HOST_MXCSR = host_mxcsr,
+        BORROWED = borrowed,
+        CODE_SELECTOR = code_selector,
+        CODE_DESCRIPTOR = code_descriptor,
+        CAREFUL_CONTROL_4 = careful_control_4,
         TARGETS = targets,
         SOFT = soft,
     }

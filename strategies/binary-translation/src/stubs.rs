@@ -49,6 +49,8 @@ pub(crate) fn emit(e: &mut Emitter) -> Stubs {
     exit(e, stubs.fpu_load);
     stubs.fault = e.here();
     e.store_constant(context(at::REASON), Exit::Fault as u32);
+    e.store64(context(at::BORROWED), R12);
+    e.store64(context(at::BORROWED + 8), R11);
     // A poll in a lookup has its target there.
     e.store(context(at::EXIT_EIP), R8);
     let hole = e.jump();

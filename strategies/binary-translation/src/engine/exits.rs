@@ -123,7 +123,10 @@ impl Engine {
             self.exits.count(ExitKind::Host);
             return Ok(Then::Find);
         }
-        let (host, physical) = (unit.host_of(&place), unit.physical_of(place.eip));
+        if place.kind == PlaceKind::Borrowed {
+            self.context.give_back(m);
+        }
+        let (host, physical) = (unit.start_of(&place), unit.physical_of(place.eip));
         let linear = fault.address.wrapping_sub(self.context.window);
         if fault.trap == PAGE_FAULT && linear < WINDOW_BYTES {
             let write = fault.error_code & WRITE != 0;

@@ -19,6 +19,9 @@
 //! ```
 
 mod control;
+mod descriptors;
+mod far;
+mod flags;
 mod operand;
 mod stack;
 mod strings;
@@ -67,6 +70,8 @@ pub(crate) struct Place {
 pub(crate) enum PlaceKind {
     /// It is the instruction's.
     Instruction,
+    /// The same, while EAX and the arithmetic flags are in R12 and R11.
+    Borrowed,
     /// A poll failed; the guest goes on at this EIP.
     Poll,
 }
@@ -102,8 +107,9 @@ enum Next {
 
 /// Code that is put behind the unit, off its common path.
 enum Cold {
-    /// An exit to the emulator from `hole`, back to `back` or for good.
-    Step { hole: usize, eip: u32, next: u32, back: Option<usize>, exit: Exit },
+    /// An exit to the emulator from `hole`, back to `back` or for good. EAX and the flags may be
+    /// borrowed.
+    Step { hole: usize, eip: u32, next: u32, back: Option<usize>, exit: Exit, borrowed: bool },
     /// An exit to link the jump at `site`.
     Link { site: usize, eip: u32 },
     /// A lookup that is called.
@@ -274,8 +280,11 @@ impl Translator<'_> {
     fn finish(&mut self) {
         for cold in std::mem::take(&mut self.cold) {
             match cold {
-                Cold::Step { hole, eip, next, back, exit } => {
+                Cold::Step { hole, eip, next, back, exit, borrowed } => {
                     self.e.land(hole);
+                    if borrowed {
+                        self.e.take_flags_back();
+                    }
                     self.cold_step(eip, next, back, exit);
                 }
                 Cold::Link { site, eip } => self.cold_link(site, eip),

@@ -1,16 +1,12 @@
-//! Sensitive instructions that are emulated inside the cache: CLI, STI, PUSHF, POPF, SGDT, SIDT,
-//! SLDT, STR, SMSW, reads of control and segment registers. The rest of what is sensitive is the
-//! emulator's.
+//! Sensitive instructions that are emulated inside the cache: CLI, STI, SGDT, SIDT, SLDT, STR, SMSW,
+//! reads of control and segment registers, and what the modules beside this one do. The rest of what
+//! is sensitive is the emulator's.
 
 use super::{Cold, Translator};
-use crate::context::{Exit, HOST_FLAGS, at};
-use crate::emit::{Address, R8, R9, R10, R12, R14, RAX, RBX, RCX, RDX, context};
+use crate::context::{Exit, at};
+use crate::emit::{Address, R8, R9, R10, R12, RAX, RBX, RCX, RDX, context};
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use machine::cpu::Eflags;
-
-/// Flags whose change by POPF is the emulator's business.
-const CAREFUL: u32 =
-    Eflags::TF.union(Eflags::IOPL).union(Eflags::NT).union(Eflags::AC).union(Eflags::ID).bits();
 
 /// Whether nothing behind the instruction is executed next, or not in this mode.
 pub(super) fn ends_unit(i: &Instruction) -> bool {
@@ -66,6 +62,11 @@ impl Translator<'_> {
             Mnemonic::Pushfd if !self.is_soft(i) => self.pushf(),
             Mnemonic::Popfd if !self.is_soft(i) => self.popf(i),
             Mnemonic::Mov if kernel && i.code() == Code::Mov_r32_cr => return self.read_control(i),
+            Mnemonic::Mov if kernel && i.code() == Code::Mov_cr_r32 => match i.op0_register() {
+                Register::CR2 => self.write_fault_address(i),
+                Register::CR4 => self.write_control_4(i),
+                _ => return false,
+            },
             Mnemonic::Mov if i.op1_kind() == OpKind::Register => {
                 let from = i.op1_register();
                 return from.is_segment_register()
@@ -82,6 +83,9 @@ impl Translator<'_> {
             Mnemonic::Clts if kernel => return self.request.mode.has_fpu(),
             Mnemonic::Cpuid => self.cpuid(),
             Mnemonic::Rdtsc if self.request.mode.has_time_stamps() => self.rdtsc(),
+            Mnemonic::Lar | Mnemonic::Lsl | Mnemonic::Verr | Mnemonic::Verw if !self.is_soft(i) => {
+                return self.inspect(i);
+            }
             Mnemonic::Xlatb => return self.translate_byte(i),
             _ => return false,
         }
@@ -106,64 +110,6 @@ impl Translator<'_> {
         });
     }
 
-    fn pushf(&mut self) {
-        self.e.raw(&[0x9c, 0x41, 0x58]); // pushfq; pop r8
-        self.e.constant(R9, HOST_FLAGS);
-        self.e.extract(R8, R8, R9);
-        self.e.deposit(R8, R8, R9);
-        self.e.load(R9, context(at::SYSTEM_FLAGS));
-        self.e.load(R10, context(at::INTERRUPT_FLAG));
-        self.e.lea(R8, Address::indexed(R8, R9, 1, 0));
-        self.e.lea(R8, Address::indexed(R8, R10, 1, 0));
-        self.e.guest_store(Address::new(R14, -4), R8, 4);
-        self.e.lea(R14, Address::new(R14, -4));
-    }
-
-    /// POPF. Once the image is read the flags are free: all of them are replaced.
-    fn popf(&mut self, i: &Instruction) {
-        let user = self.request.mode.is_user();
-        self.e.guest_load(R8, Address::new(R14, 0), 4);
-        self.e.load(R9, context(at::SYSTEM_FLAGS));
-        let mut careful = CAREFUL;
-        if user {
-            // or r9d, [INTERRUPT_FLAG]: what it does to IF depends on IOPL.
-            self.e.load(R10, context(at::INTERRUPT_FLAG));
-            self.e.lea(R9, Address::indexed(R9, R10, 1, 0));
-            careful |= Eflags::IF.bits();
-        }
-        self.e.raw(&[0x45, 0x31, 0xc1]); // xor r9d, r8d
-        self.e.raw(&[0x41, 0xf7, 0xc1]); // test r9d, careful
-        self.e.raw(&careful.to_le_bytes());
-        let hole = self.e.jump_if(5);
-        self.step_from(i, hole);
-        if !user {
-            self.set_interrupt_flag(i);
-        }
-        self.e.lea(R14, Address::new(R14, 4));
-        self.e.raw(&[0x45, 0x89, 0xc1]); // mov r9d, r8d
-        self.e.raw(&[0x41, 0x81, 0xe1]); // and r9d, DF
-        self.e.raw(&Eflags::DF.bits().to_le_bytes());
-        self.e.store(context(at::DIRECTION), R9);
-        self.e.raw(&[0x41, 0x81, 0xe0]); // and r8d, HOST_FLAGS
-        self.e.raw(&HOST_FLAGS.to_le_bytes());
-        self.e.raw(&[0x41, 0x50, 0x9d]); // push r8; popfq
-        self.come_back(i);
-    }
-
-    /// Takes IF from the image in R8, or leaves it to the emulator where an interrupt waits for it.
-    fn set_interrupt_flag(&mut self, i: &Instruction) {
-        self.e.raw(&[0x45, 0x89, 0xc1]); // mov r9d, r8d
-        self.e.raw(&[0x41, 0x81, 0xe1]); // and r9d, IF
-        self.e.raw(&Eflags::IF.bits().to_le_bytes());
-        let masked = self.e.short(&[0x74]); // jz
-        self.e.load(R10, context(at::PENDING));
-        self.e.raw(&[0x45, 0x85, 0xd2]); // test r10d, r10d
-        let hole = self.e.jump_if(5);
-        self.step_from(i, hole);
-        self.e.land_short(masked);
-        self.e.store(context(at::INTERRUPT_FLAG), R9);
-    }
-
     pub(super) fn step_from(&mut self, i: &Instruction, hole: usize) {
         self.cold.push(Cold::Step {
             hole,
@@ -171,6 +117,7 @@ impl Translator<'_> {
             next: i.next_ip32(),
             back: None,
             exit: Exit::Step,
+            borrowed: false,
         });
     }
 
