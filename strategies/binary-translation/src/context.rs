@@ -5,7 +5,7 @@
 
 use host::translated::Fault;
 use machine::Machine;
-use machine::cpu::{Cpu, CpuModel, Cr4, Eflags, SegmentRegister, TableRegister, register};
+use machine::cpu::{Cpu, CpuModel, Cr4, Eflags, SegmentRegister, register};
 use std::mem::offset_of;
 
 /// Entries of the table of indirect targets, by the low 16 bits of EIP.
@@ -27,8 +27,8 @@ pub(crate) enum Exit {
     Fault = 3,
     /// As [`Exit::Step`], because the software TLB does not have the page of `soft_address`.
     Miss = 5,
-    /// As [`Exit::Step`], and the instruction changes nothing but general registers, arithmetic flags
-    /// and memory.
+    /// As [`Exit::Step`], and the instruction changes nothing but what translated code finds in the machine
+    /// itself and the arithmetic flags.
     LightStep = 6,
     /// STI found an interrupt waiting: the instruction at `exit_eip` still comes before it.
     Shadow = 4,
@@ -145,24 +145,22 @@ pub(crate) struct Context {
     /// Whether the last exit stored it.
     pub(crate) fpu_stored: u32,
     pub(crate) resume: u64,
+    /// For exits to the emulator: a host address that belongs to the guest instruction alone,
+    /// or 0 if its bytes may change unseen.
+    pub(crate) place: u64,
     /// The stack of return addresses.
     pub(crate) stack: u64,
     pub(crate) host_stack: u64,
     pub(crate) window: u64,
     pub(crate) fx: u64,
-    pub(crate) registers: [u32; 8],
+    /// The machine's CPU: what translated code does not keep in registers or here it finds there.
+    pub(crate) cpu: u64,
     /// The arithmetic flags, as LAHF and SETO AL leave them in AX.
     pub(crate) flags: u32,
     /// DF, as EFLAGS has it.
     pub(crate) direction: u32,
-    pub(crate) control: [u32; 5],
-    /// Bases of the six segments, and their selectors.
-    pub(crate) bases: [u32; 6],
-    pub(crate) selectors: [u32; 6],
-    /// GDTR and IDTR: base and limit.
-    pub(crate) tables: [u32; 4],
-    /// Selectors of LDTR and TR.
-    pub(crate) system_selectors: [u32; 2],
+    /// Bases of FS and GS.
+    pub(crate) bases: [u32; 2],
     /// What the guest's time-stamp counter is ahead of the host's.
     pub(crate) time_stamp_offset: u64,
     /// CPUID's leaf 0 and every other one: EAX, ECX, EDX, EBX.
@@ -254,21 +252,15 @@ impl Context {
         self.careful_control_4 = !(model.cr4_mask() & Cr4::TSD).bits();
     }
 
-    /// Takes the state that translated code uses from the machine.
+    /// Takes the state that translated code uses and does not find in the machine itself.
     #[inline]
     pub(crate) fn load(&mut self, m: &mut Machine) {
-        self.load_registers(m);
+        self.load_flags(m);
         let cpu = &mut m.cpu;
         self.fx = (&raw mut cpu.fpu.area) as u64;
-        self.control = [cpu.cr0.bits(), 0, cpu.cr2, cpu.cr3, cpu.cr4.bits()];
-        for (index, segment) in cpu.segments.iter().enumerate() {
-            self.bases[index] = segment.base;
-            self.selectors[index] = u32::from(segment.selector);
-        }
-        self.tables =
-            [cpu.gdtr.base, u32::from(cpu.gdtr.limit), cpu.idtr.base, u32::from(cpu.idtr.limit)];
+        self.bases[0] = cpu.segment(SegmentRegister::Fs).base;
+        self.bases[1] = cpu.segment(SegmentRegister::Gs).base;
         self.load_code_segment(cpu);
-        self.system_selectors = [u32::from(cpu.ldtr.selector), u32::from(cpu.tr.selector)];
         self.time_stamp_offset = m.host_tsc_offset().unwrap_or(0);
     }
 
@@ -285,8 +277,7 @@ impl Context {
 
     /// The part of that which any instruction may change.
     #[inline]
-    pub(crate) fn load_registers(&mut self, m: &Machine) {
-        copy_registers(&mut self.registers, &m.cpu.registers);
+    pub(crate) fn load_flags(&mut self, m: &Machine) {
         self.flags = u32::from(m.cpu.flags.host());
         let system = m.cpu.flags.system();
         self.interrupt_flag = system & Eflags::IF.bits();
@@ -303,26 +294,12 @@ impl Context {
         m.cpu.flags.set_host(self.borrowed[1] as u16);
     }
 
-    /// Gives the machine what translated code has changed, EIP aside.
+    /// Gives the machine the flags. Translated code has changed all else in the machine itself, but
+    /// EIP.
     #[inline]
     pub(crate) fn store(&self, m: &mut Machine) {
-        copy_registers(&mut m.cpu.registers, &self.registers);
         m.cpu.flags.set_host(self.flags as u16);
         m.cpu.flags.set_system(self.interrupt_flag | self.direction | self.system_flags);
-        let table = |base, limit: u32| TableRegister { base, limit: limit as u16 };
-        m.cpu.cr2 = self.control[2];
-        m.cpu.cr4 = Cr4::from_bits_retain(self.control[4]);
-        m.cpu.gdtr = table(self.tables[0], self.tables[1]);
-        m.cpu.idtr = table(self.tables[2], self.tables[3]);
-    }
-}
-
-/// Copies one register after the other: a wider load would wait for the narrow stores before it.
-#[inline(always)]
-fn copy_registers(to: &mut [u32; 8], from: &[u32; 8]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        // SAFETY: a reference's own target; volatile, so that the copies are not joined.
-        *to = unsafe { std::ptr::from_ref(from).read_volatile() };
     }
 }
 
@@ -352,18 +329,15 @@ pub(crate) mod at {
         FPU_LIVE = fpu_live,
         FPU_STORED = fpu_stored,
         RESUME = resume,
+        PLACE = place,
         STACK = stack,
         HOST_STACK = host_stack,
         WINDOW = window,
         FX = fx,
-        REGISTERS = registers,
+        CPU = cpu,
         FLAGS = flags,
         DIRECTION = direction,
-        CONTROL = control,
         BASES = bases,
-        SELECTORS = selectors,
-        TABLES = tables,
-        SYSTEM_SELECTORS = system_selectors,
         TIME_STAMP_OFFSET = time_stamp_offset,
         CPUID = cpuid,
         HOST_MXCSR = host_mxcsr,
@@ -375,9 +349,9 @@ pub(crate) mod at {
         SOFT = soft,
     }
 
-    /// A segment's base.
+    /// The base of FS (4) or GS (5).
     pub(crate) const fn base(segment: usize) -> i32 {
-        BASES + 4 * segment as i32
+        BASES + 4 * (segment as i32 - 4)
     }
 
     /// The tags of a software TLB.
@@ -389,6 +363,39 @@ pub(crate) mod at {
     /// Its addends.
     pub(crate) const fn soft_addends(user: bool) -> i32 {
         SOFT + (user as i32) * size_of::<SoftTlb>() as i32 + offset_of!(SoftTlb, addend) as i32
+    }
+}
+
+/// Offsets in the machine's CPU.
+pub(crate) mod cpu {
+    use machine::cpu::{Cpu, Segment, TableRegister};
+    use std::mem::offset_of;
+
+    pub(crate) const REGISTERS: i32 = offset_of!(Cpu, registers) as i32;
+    pub(crate) const LDTR_SELECTOR: i32 =
+        (offset_of!(Cpu, ldtr) + offset_of!(Segment, selector)) as i32;
+    pub(crate) const TR_SELECTOR: i32 =
+        (offset_of!(Cpu, tr) + offset_of!(Segment, selector)) as i32;
+    pub(crate) const GDTR: i32 = offset_of!(Cpu, gdtr) as i32;
+    pub(crate) const IDTR: i32 = offset_of!(Cpu, idtr) as i32;
+    /// In one of these two.
+    pub(crate) const BASE: i32 = offset_of!(TableRegister, base) as i32;
+    pub(crate) const LIMIT: i32 = offset_of!(TableRegister, limit) as i32;
+
+    /// The selector of a segment register.
+    pub(crate) const fn selector(segment: usize) -> i32 {
+        (offset_of!(Cpu, segments) + segment * size_of::<Segment>() + offset_of!(Segment, selector))
+            as i32
+    }
+
+    /// A control register.
+    pub(crate) const fn control(number: usize) -> i32 {
+        (match number {
+            0 => offset_of!(Cpu, cr0),
+            2 => offset_of!(Cpu, cr2),
+            3 => offset_of!(Cpu, cr3),
+            _ => offset_of!(Cpu, cr4),
+        }) as i32
     }
 }
 

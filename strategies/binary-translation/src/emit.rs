@@ -134,6 +134,11 @@ impl Emitter {
         self.memory(&[], false, &[0x8b], to.0, from);
     }
 
+    /// Loads 16 bits, clearing the rest.
+    pub(crate) fn load16(&mut self, to: Reg, from: Address) {
+        self.memory(&[], false, &[0x0f, 0xb7], to.0, from);
+    }
+
     /// Loads 64 bits.
     pub(crate) fn load64(&mut self, to: Reg, from: Address) {
         self.memory(&[], true, &[0x8b], to.0, from);

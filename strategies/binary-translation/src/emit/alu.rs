@@ -35,6 +35,11 @@ impl Emitter {
         self.memory(&[], false, &[(operation as u8) << 3 | 3], left.0, right);
     }
 
+    /// Compares 16 bits with memory.
+    pub(crate) fn compare16(&mut self, left: Reg, right: Address) {
+        self.memory(&[0x66], false, &[0x3b], left.0, right);
+    }
+
     /// Compares 64 bits with memory.
     pub(crate) fn compare64(&mut self, left: Reg, right: Address) {
         self.memory(&[], true, &[0x3b], left.0, right);

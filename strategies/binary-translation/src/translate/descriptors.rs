@@ -3,7 +3,7 @@
 //! emulator's.
 
 use super::Translator;
-use crate::context::at;
+use crate::context::{at, cpu};
 use crate::emit::{Alu, R8, R9, R10, R11, RAX, condition, context};
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
@@ -105,7 +105,8 @@ impl Translator<'_> {
     /// MOV to CR2, which only page faults and reads look at.
     pub(super) fn write_fault_address(&mut self, i: &Instruction) {
         let from = self.register(i.op1_register());
-        self.e.store(context(at::CONTROL + 8), from);
+        let to = self.cpu(R8, cpu::control(2));
+        self.e.store(to, from);
     }
 
     /// MOV to CR4 where nothing changes that code of this mode depends on.
@@ -113,11 +114,12 @@ impl Translator<'_> {
         let from = self.register(i.op1_register());
         self.e.copy(R8, from);
         self.borrow_flags(i);
+        let control = self.cpu(R9, cpu::control(4));
         self.e.copy(RAX, R8);
-        self.e.alu_memory(Alu::Xor, RAX, context(at::CONTROL + 16));
+        self.e.alu_memory(Alu::Xor, RAX, control);
         self.e.alu_memory(Alu::And, RAX, context(at::CAREFUL_CONTROL_4));
         self.give_up_if(i, condition::NOT_ZERO);
-        self.e.store(context(at::CONTROL + 16), R8);
+        self.e.store(control, R8);
         self.e.take_flags_back();
         self.come_back(i);
     }

@@ -7,8 +7,8 @@
 //! not show descriptor tables, so his far transfers all are.
 
 use super::{Next, PlaceKind, Translator};
-use crate::context::at;
-use crate::emit::{Address, Alu, R8, R9, R10, R14, condition, context};
+use crate::context::{at, cpu};
+use crate::emit::{Address, Alu, R8, R9, R10, R14, RAX, condition, context};
 use iced_x86::{Code, Instruction};
 
 impl Translator<'_> {
@@ -50,6 +50,7 @@ impl Translator<'_> {
         self.e.constant(R8, u32::from(selector));
         self.borrow_flags(i);
         self.check_code_segment(i);
+        self.give_up_across_pages(i, Address::new(R14, -8), 8);
         // The current selector is this one.
         self.e.guest_store_constant(Address::new(R14, -4), u32::from(selector), 4);
         self.e.guest_store_constant(Address::new(R14, -8), i.next_ip32(), 4);
@@ -96,13 +97,14 @@ impl Translator<'_> {
         self.give_up_if(i, condition::NOT_ZERO);
     }
 
-    /// Loads the descriptor in the GDT of the selector in R8, with the flags borrowed; gives up if it
-    /// lies beyond the limit.
+    /// Loads the descriptor in the GDT of the selector in R8, with the flags borrowed and EAX free;
+    /// gives up if it lies beyond the limit.
     pub(super) fn load_descriptor(&mut self, i: &Instruction) {
         self.e.alu_constant(Alu::Or, R8, 7);
-        self.e.alu_memory(Alu::Cmp, R8, context(at::TABLES + 4));
+        let limit = self.cpu(RAX, cpu::GDTR + cpu::LIMIT);
+        self.e.compare16(R8, limit);
         self.give_up_if(i, condition::ABOVE);
-        self.e.alu_memory(Alu::Add, R8, context(at::TABLES));
+        self.e.alu_memory(Alu::Add, R8, Address::new(RAX, cpu::GDTR + cpu::BASE));
         self.e.guest_load64(R8, Address::new(R8, -7));
     }
 }

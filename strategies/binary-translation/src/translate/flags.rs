@@ -40,6 +40,16 @@ impl Translator<'_> {
         });
     }
 
+    /// Leaves the instruction to the emulator if `size` bytes at `address` are in two pages, while the
+    /// flags are borrowed: what is written in parts would be written in part where the second page
+    /// refuses. R8 is free.
+    pub(super) fn give_up_across_pages(&mut self, i: &Instruction, address: Address, size: u32) {
+        self.e.lea(R8, address);
+        self.e.alu_constant(Alu::And, R8, 0xfff);
+        self.e.alu_constant(Alu::Cmp, R8, 0x1000 - size);
+        self.give_up_if(i, condition::ABOVE);
+    }
+
     pub(super) fn pushf(&mut self) {
         self.e.set_flags_aside();
         self.e.copy8(R8, RAX);

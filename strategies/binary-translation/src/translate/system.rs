@@ -3,7 +3,7 @@
 //! is sensitive is the emulator's.
 
 use super::{Cold, Translator};
-use crate::context::{Exit, at};
+use crate::context::{Exit, at, cpu};
 use crate::emit::{Address, R8, R9, R10, R12, RAX, RBX, RCX, RDX, context};
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use machine::cpu::Eflags;
@@ -14,8 +14,8 @@ pub(super) fn ends_unit(i: &Instruction) -> bool {
     i.flow_control() != FlowControl::Next || matches!(i.mnemonic(), Hlt | Rsm | Into | Bound)
 }
 
-/// Whether the emulator's execution changes nothing but general registers, arithmetic flags, memory
-/// and devices, unless it raises an exception.
+/// Whether the emulator's execution changes nothing but what translated code finds in the machine
+/// itself and the arithmetic flags, unless it raises an exception.
 pub(super) fn is_light(i: &Instruction) -> bool {
     use Mnemonic::*;
     matches!(
@@ -31,6 +31,9 @@ pub(super) fn is_light(i: &Instruction) -> bool {
             | Lsl
             | Verr
             | Verw
+            | Lldt
+            | Ltr
+            | Invlpg
             | Bt
             | Bts
             | Btr
@@ -70,15 +73,15 @@ impl Translator<'_> {
             Mnemonic::Mov if i.op1_kind() == OpKind::Register => {
                 let from = i.op1_register();
                 return from.is_segment_register()
-                    && self.read_word(i, at::SELECTORS + 4 * from.number() as i32);
+                    && self.read_word(i, cpu::selector(from.number()));
             }
-            Mnemonic::Smsw => return self.read_word(i, at::CONTROL),
-            Mnemonic::Sldt => return self.read_word(i, at::SYSTEM_SELECTORS),
-            Mnemonic::Str => return self.read_word(i, at::SYSTEM_SELECTORS + 4),
-            Mnemonic::Sgdt => return self.read_table(i, at::TABLES),
-            Mnemonic::Sidt => return self.read_table(i, at::TABLES + 8),
-            Mnemonic::Lgdt if kernel => return self.load_table(i, at::TABLES),
-            Mnemonic::Lidt if kernel => return self.load_table(i, at::TABLES + 8),
+            Mnemonic::Smsw => return self.read_word(i, cpu::control(0)),
+            Mnemonic::Sldt => return self.read_word(i, cpu::LDTR_SELECTOR),
+            Mnemonic::Str => return self.read_word(i, cpu::TR_SELECTOR),
+            Mnemonic::Sgdt => return self.read_table(i, cpu::GDTR),
+            Mnemonic::Sidt => return self.read_table(i, cpu::IDTR),
+            Mnemonic::Lgdt if kernel => return self.load_table(i, cpu::GDTR),
+            Mnemonic::Lidt if kernel => return self.load_table(i, cpu::IDTR),
             // TS is clear where floating-point instructions run.
             Mnemonic::Clts if kernel => return self.request.mode.has_fpu(),
             Mnemonic::Cpuid => self.cpuid(),
@@ -122,31 +125,37 @@ impl Translator<'_> {
     }
 
     fn read_control(&mut self, i: &Instruction) -> bool {
-        let number = i.op1_register().number() as i32;
+        let number = i.op1_register().number();
         if !matches!(number, 0 | 2 | 3 | 4) {
             return false;
         }
         let to = self.register(i.op0_register());
-        self.e.load(to, context(at::CONTROL + 4 * number));
+        let from = self.cpu(R8, cpu::control(number));
+        self.e.load(to, from);
         true
     }
 
     /// Stores a selector or machine status word: 16 bits, or as many as a register has.
-    fn read_word(&mut self, i: &Instruction, from: i32) -> bool {
+    fn read_word(&mut self, i: &Instruction, field: i32) -> bool {
+        // Of CR0 a register of 32 bits takes all.
+        let wide = field == cpu::control(0);
+        let load = |t: &mut Self, to| {
+            let from = t.cpu(R9, field);
+            if wide { t.e.load(to, from) } else { t.e.load16(to, from) }
+        };
         match i.op0_kind() {
             OpKind::Register if i.op0_register().is_gpr32() => {
                 let to = self.register(i.op0_register());
-                self.e.load(to, context(from));
+                load(self, to);
             }
             OpKind::Register if i.op0_register().is_gpr16() => {
                 let to = self.register(i.op0_register());
-                self.e.load(R8, context(from));
-                // mov to16, r8w
-                self.e.raw(&[0x66, 0x44 | to.0 >> 3, 0x89, 0xc0 | to.0 & 7]);
+                load(self, R8);
+                self.e.copy_low16(to, R8);
             }
             OpKind::Memory if self.can_reach(i) && !self.is_soft(i) => {
                 let to = self.guest_address(i, 0);
-                self.e.load(R9, context(from));
+                load(self, R9);
                 self.e.guest_store(to, R9, 2);
             }
             _ => return false,
@@ -160,10 +169,17 @@ impl Translator<'_> {
             return false;
         }
         let to = self.guest_address(i, 0);
-        self.e.load(R9, context(from + 4));
-        self.e.load(R10, context(from));
+        self.e.copy(R9, R8);
+        self.borrow_flags(i);
+        self.give_up_across_pages(i, Address::new(R9, 0), 6);
+        self.e.take_flags_back();
+        self.e.copy(R8, R9);
+        let base = self.cpu(R10, from + cpu::BASE);
+        self.e.load16(R9, Address::new(R10, from + cpu::LIMIT));
+        self.e.load(R10, base);
         self.e.guest_store(to, R9, 2);
         self.e.guest_store(Address::new(to.base, 2), R10, 4);
+        self.come_back(i);
         true
     }
 
@@ -176,8 +192,9 @@ impl Translator<'_> {
         let from = self.guest_address(i, 0);
         self.e.guest_load(R9, from, 2);
         self.e.guest_load(R10, Address::new(from.base, 2), 4);
-        self.e.store(context(to + 4), R9);
-        self.e.store(context(to), R10);
+        let limit = self.cpu(R8, to + cpu::LIMIT);
+        self.e.store16(limit, R9);
+        self.e.store(Address::new(R8, to + cpu::BASE), R10);
         true
     }
 
