@@ -275,10 +275,16 @@ impl Cache {
         let page = physical / PAGE;
         let end = physical + u64::from(length);
         let Some(ids) = self.by_page.get_mut(&page) else { return (Vec::new(), true) };
-        let (written, kept): (Vec<UnitId>, Vec<UnitId>) = ids.iter().partition(|&&id| {
-            let unit = &self.units[id as usize];
+        let units = &self.units;
+        let is_written = |id: &UnitId| {
+            let unit = &units[*id as usize];
             unit.key.physical < end && physical < unit.key.physical + u64::from(unit.length.max(1))
-        });
+        };
+        if !ids.iter().any(is_written) {
+            // Data beside code.
+            return (Vec::new(), false);
+        }
+        let (written, kept): (Vec<UnitId>, Vec<UnitId>) = ids.iter().partition(|id| is_written(id));
         let is_empty = kept.is_empty();
         *ids = kept;
         if is_empty {
@@ -315,10 +321,22 @@ impl Unit {
         self.places[..after].last()
     }
 
-    /// Where the host code of a place begins.
-    pub(crate) fn host_of(&self, place: &Place) -> u64 {
-        debug_assert!(place.kind == PlaceKind::Instruction);
-        self.host + u64::from(place.offset)
+    /// Where the instruction at a place begins.
+    pub(crate) fn start_of(&self, place: &Place) -> u64 {
+        let upto = self.places.partition_point(|other| other.offset <= place.offset);
+        let is_start =
+            |other: &&Place| other.kind == PlaceKind::Instruction && other.eip == place.eip;
+        let start = self.places[..upto].iter().rev().find(is_start).unwrap_or(place);
+        self.host + u64::from(start.offset)
+    }
+
+    /// Where the host code of the instruction at `eip` begins, if that is one behind `place`.
+    pub(crate) fn after(&self, place: &Place, eip: u32) -> Option<u64> {
+        let from = self.places.partition_point(|other| other.offset <= place.offset);
+        let next = self.places[from..]
+            .iter()
+            .find(|other| other.kind == PlaceKind::Instruction && other.eip != place.eip)?;
+        (next.eip == eip).then_some(self.host + u64::from(next.offset))
     }
 
     /// The physical address of the instruction at an EIP in it.

@@ -5,7 +5,7 @@
 
 use host::translated::Fault;
 use machine::Machine;
-use machine::cpu::{CpuModel, Eflags, TableRegister};
+use machine::cpu::{Cpu, CpuModel, Cr4, Eflags, SegmentRegister, register};
 use std::mem::offset_of;
 
 /// Entries of the table of indirect targets, by the low 16 bits of EIP.
@@ -27,8 +27,8 @@ pub(crate) enum Exit {
     Fault = 3,
     /// As [`Exit::Step`], because the software TLB does not have the page of `soft_address`.
     Miss = 5,
-    /// As [`Exit::Step`], and the instruction changes nothing but general registers, arithmetic flags
-    /// and memory.
+    /// As [`Exit::Step`], and the instruction changes nothing but what translated code finds in the machine
+    /// itself and the arithmetic flags.
     LightStep = 6,
     /// STI found an interrupt waiting: the instruction at `exit_eip` still comes before it.
     Shadow = 4,
@@ -145,37 +145,40 @@ pub(crate) struct Context {
     /// Whether the last exit stored it.
     pub(crate) fpu_stored: u32,
     pub(crate) resume: u64,
+    /// For exits to the emulator: a host address that belongs to the guest instruction alone,
+    /// or 0 if its bytes may change unseen.
+    pub(crate) place: u64,
     /// The stack of return addresses.
     pub(crate) stack: u64,
     pub(crate) host_stack: u64,
     pub(crate) window: u64,
     pub(crate) fx: u64,
-    pub(crate) registers: [u32; 8],
+    /// The machine's CPU: what translated code does not keep in registers or here it finds there.
+    pub(crate) cpu: u64,
     /// The arithmetic flags, as LAHF and SETO AL leave them in AX.
     pub(crate) flags: u32,
     /// DF, as EFLAGS has it.
     pub(crate) direction: u32,
-    pub(crate) control: [u32; 5],
-    /// Bases of the six segments, and their selectors.
-    pub(crate) bases: [u32; 6],
-    pub(crate) selectors: [u32; 6],
-    /// GDTR and IDTR: base and limit.
-    pub(crate) tables: [u32; 4],
-    /// Selectors of LDTR and TR.
-    pub(crate) system_selectors: [u32; 2],
+    /// Bases of FS and GS.
+    pub(crate) bases: [u32; 2],
     /// What the guest's time-stamp counter is ahead of the host's.
     pub(crate) time_stamp_offset: u64,
     /// CPUID's leaf 0 and every other one: EAX, ECX, EDX, EBX.
     pub(crate) cpuid: [[u32; 4]; 2],
     pub(crate) host_mxcsr: u32,
+    /// EAX and the arithmetic flags, where a fault found them borrowed: R12 and R11.
+    pub(crate) borrowed: [u64; 2],
+    /// CS's selector if its descriptor is in the GDT, else no selector at all …
+    pub(crate) code_selector: u32,
+    /// … and what the descriptor was when it was loaded.
+    pub(crate) code_descriptor: u64,
+    /// Bits of CR4 whose change is the emulator's business.
+    pub(crate) careful_control_4: u32,
     pub(crate) poll_byte: u32,
     pub(crate) fault: Fault,
     pub(crate) soft: [SoftTlb; 2],
     pub(crate) targets: [Target; TARGETS],
 }
-
-/// Flags that live in the host's EFLAGS while translated code runs.
-pub(crate) const HOST_FLAGS: u32 = Eflags::ARITHMETIC.union(Eflags::DF).bits();
 
 impl Context {
     pub(crate) fn new() -> Box<Context> {
@@ -245,29 +248,36 @@ impl Context {
             let leaf = model.cpuid(number);
             [leaf.eax, leaf.ecx, leaf.edx, leaf.ebx]
         });
+        // Beside it the mode depends on all of them, or the windows do.
+        self.careful_control_4 = !(model.cr4_mask() & Cr4::TSD).bits();
     }
 
-    /// Takes the state that translated code uses from the machine.
+    /// Takes the state that translated code uses and does not find in the machine itself.
     #[inline]
     pub(crate) fn load(&mut self, m: &mut Machine) {
-        self.load_registers(m);
+        self.load_flags(m);
         let cpu = &mut m.cpu;
         self.fx = (&raw mut cpu.fpu.area) as u64;
-        self.control = [cpu.cr0.bits(), 0, cpu.cr2, cpu.cr3, cpu.cr4.bits()];
-        for (index, segment) in cpu.segments.iter().enumerate() {
-            self.bases[index] = segment.base;
-            self.selectors[index] = u32::from(segment.selector);
-        }
-        self.tables =
-            [cpu.gdtr.base, u32::from(cpu.gdtr.limit), cpu.idtr.base, u32::from(cpu.idtr.limit)];
-        self.system_selectors = [u32::from(cpu.ldtr.selector), u32::from(cpu.tr.selector)];
+        self.bases[0] = cpu.segment(SegmentRegister::Fs).base;
+        self.bases[1] = cpu.segment(SegmentRegister::Gs).base;
+        self.load_code_segment(cpu);
         self.time_stamp_offset = m.host_tsc_offset().unwrap_or(0);
+    }
+
+    /// Takes what far transfers compare: a flat CS's descriptor.
+    fn load_code_segment(&mut self, cpu: &Cpu) {
+        const FLAT: u64 = 0x000f_0000_0000_ffff;
+        const LOCAL: u16 = 4;
+        const NO_SELECTOR: u32 = 0x1_0000;
+        let code = cpu.segment(SegmentRegister::Cs);
+        let is_global = code.selector & LOCAL == 0;
+        self.code_selector = if is_global { u32::from(code.selector) } else { NO_SELECTOR };
+        self.code_descriptor = u64::from(code.attributes() & 0xf0ff) << 40 | FLAT;
     }
 
     /// The part of that which any instruction may change.
     #[inline]
-    pub(crate) fn load_registers(&mut self, m: &Machine) {
-        copy_registers(&mut self.registers, &m.cpu.registers);
+    pub(crate) fn load_flags(&mut self, m: &Machine) {
         self.flags = u32::from(m.cpu.flags.host());
         let system = m.cpu.flags.system();
         self.interrupt_flag = system & Eflags::IF.bits();
@@ -278,24 +288,18 @@ impl Context {
         self.pending = u32::from(m.interrupt_requested());
     }
 
-    /// Gives the machine what translated code has changed, EIP aside.
+    /// Gives the machine EAX and the arithmetic flags that were borrowed when a fault came.
+    pub(crate) fn give_back(&self, m: &mut Machine) {
+        m.cpu.registers[register::EAX] = self.borrowed[0] as u32;
+        m.cpu.flags.set_host(self.borrowed[1] as u16);
+    }
+
+    /// Gives the machine the flags. Translated code has changed all else in the machine itself, but
+    /// EIP.
     #[inline]
     pub(crate) fn store(&self, m: &mut Machine) {
-        copy_registers(&mut m.cpu.registers, &self.registers);
         m.cpu.flags.set_host(self.flags as u16);
         m.cpu.flags.set_system(self.interrupt_flag | self.direction | self.system_flags);
-        let table = |base, limit: u32| TableRegister { base, limit: limit as u16 };
-        m.cpu.gdtr = table(self.tables[0], self.tables[1]);
-        m.cpu.idtr = table(self.tables[2], self.tables[3]);
-    }
-}
-
-/// Copies one register after the other: a wider load would wait for the narrow stores before it.
-#[inline(always)]
-fn copy_registers(to: &mut [u32; 8], from: &[u32; 8]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        // SAFETY: a reference's own target; volatile, so that the copies are not joined.
-        *to = unsafe { std::ptr::from_ref(from).read_volatile() };
     }
 }
 
@@ -325,28 +329,29 @@ pub(crate) mod at {
         FPU_LIVE = fpu_live,
         FPU_STORED = fpu_stored,
         RESUME = resume,
+        PLACE = place,
         STACK = stack,
         HOST_STACK = host_stack,
         WINDOW = window,
         FX = fx,
-        REGISTERS = registers,
+        CPU = cpu,
         FLAGS = flags,
         DIRECTION = direction,
-        CONTROL = control,
         BASES = bases,
-        SELECTORS = selectors,
-        TABLES = tables,
-        SYSTEM_SELECTORS = system_selectors,
         TIME_STAMP_OFFSET = time_stamp_offset,
         CPUID = cpuid,
         HOST_MXCSR = host_mxcsr,
+        BORROWED = borrowed,
+        CODE_SELECTOR = code_selector,
+        CODE_DESCRIPTOR = code_descriptor,
+        CAREFUL_CONTROL_4 = careful_control_4,
         TARGETS = targets,
         SOFT = soft,
     }
 
-    /// A segment's base.
+    /// The base of FS (4) or GS (5).
     pub(crate) const fn base(segment: usize) -> i32 {
-        BASES + 4 * segment as i32
+        BASES + 4 * (segment as i32 - 4)
     }
 
     /// The tags of a software TLB.
@@ -358,6 +363,39 @@ pub(crate) mod at {
     /// Its addends.
     pub(crate) const fn soft_addends(user: bool) -> i32 {
         SOFT + (user as i32) * size_of::<SoftTlb>() as i32 + offset_of!(SoftTlb, addend) as i32
+    }
+}
+
+/// Offsets in the machine's CPU.
+pub(crate) mod cpu {
+    use machine::cpu::{Cpu, Segment, TableRegister};
+    use std::mem::offset_of;
+
+    pub(crate) const REGISTERS: i32 = offset_of!(Cpu, registers) as i32;
+    pub(crate) const LDTR_SELECTOR: i32 =
+        (offset_of!(Cpu, ldtr) + offset_of!(Segment, selector)) as i32;
+    pub(crate) const TR_SELECTOR: i32 =
+        (offset_of!(Cpu, tr) + offset_of!(Segment, selector)) as i32;
+    pub(crate) const GDTR: i32 = offset_of!(Cpu, gdtr) as i32;
+    pub(crate) const IDTR: i32 = offset_of!(Cpu, idtr) as i32;
+    /// In one of these two.
+    pub(crate) const BASE: i32 = offset_of!(TableRegister, base) as i32;
+    pub(crate) const LIMIT: i32 = offset_of!(TableRegister, limit) as i32;
+
+    /// The selector of a segment register.
+    pub(crate) const fn selector(segment: usize) -> i32 {
+        (offset_of!(Cpu, segments) + segment * size_of::<Segment>() + offset_of!(Segment, selector))
+            as i32
+    }
+
+    /// A control register.
+    pub(crate) const fn control(number: usize) -> i32 {
+        (match number {
+            0 => offset_of!(Cpu, cr0),
+            2 => offset_of!(Cpu, cr2),
+            3 => offset_of!(Cpu, cr3),
+            _ => offset_of!(Cpu, cr4),
+        }) as i32
     }
 }
 

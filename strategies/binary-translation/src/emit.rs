@@ -3,6 +3,10 @@
 //!
 //! None of them changes the flags unless its name says so: the host's flags are the guest's.
 
+mod alu;
+
+pub(crate) use alu::{Alu, condition};
+
 /// A host register by its number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Reg(pub(crate) u8);
@@ -130,6 +134,11 @@ impl Emitter {
         self.memory(&[], false, &[0x8b], to.0, from);
     }
 
+    /// Loads 16 bits, clearing the rest.
+    pub(crate) fn load16(&mut self, to: Reg, from: Address) {
+        self.memory(&[], false, &[0x0f, 0xb7], to.0, from);
+    }
+
     /// Loads 64 bits.
     pub(crate) fn load64(&mut self, to: Reg, from: Address) {
         self.memory(&[], true, &[0x8b], to.0, from);
@@ -210,6 +219,12 @@ impl Emitter {
         self.raw(&[rex, 0x0f, 0xb7, 0xc0 | (to.0 & 7) << 3 | from.0 & 7]);
     }
 
+    /// Copies 16 bits and keeps the rest.
+    pub(crate) fn copy_low16(&mut self, to: Reg, from: Reg) {
+        let rex = 0x40 | (from.0 >> 3) << 2 | to.0 >> 3;
+        self.raw(&[0x66, rex, 0x89, 0xc0 | (from.0 & 7) << 3 | to.0 & 7]);
+    }
+
     /// Copies 8 bits, clearing the rest.
     pub(crate) fn copy8(&mut self, to: Reg, from: Reg) {
         let rex = 0x40 | (to.0 >> 3) << 2 | from.0 >> 3;
@@ -235,22 +250,6 @@ impl Emitter {
         let second = (!(to.0 >> 3) & 1) << 7 | 1 << 6 | (!(from.0 >> 3) & 1) << 5 | 2;
         let third = (!count.0 & 0xf) << 3 | 3;
         self.raw(&[0xc4, second, third, 0xf7, 0xc0 | (to.0 & 7) << 3 | from.0 & 7]);
-    }
-
-    /// PEXT: the bits of `from` where `mask` is set, packed (BMI2).
-    pub(crate) fn extract(&mut self, to: Reg, from: Reg, mask: Reg) {
-        self.vex_f5(2, to, from, mask);
-    }
-
-    /// PDEP: the low bits of `from` spread to where `mask` is set (BMI2).
-    pub(crate) fn deposit(&mut self, to: Reg, from: Reg, mask: Reg) {
-        self.vex_f5(3, to, from, mask);
-    }
-
-    fn vex_f5(&mut self, prefix: u8, to: Reg, from: Reg, mask: Reg) {
-        let second = (!(to.0 >> 3) & 1) << 7 | 1 << 6 | (!(mask.0 >> 3) & 1) << 5 | 2;
-        let third = (!from.0 & 0xf) << 3 | prefix;
-        self.raw(&[0xc4, second, third, 0xf5, 0xc0 | (to.0 & 7) << 3 | mask.0 & 7]);
     }
 
     /// Jumps to the address in memory.

@@ -81,15 +81,18 @@ impl Mode {
     }
 }
 
+#[inline]
 fn has_time_stamps(m: &Machine) -> bool {
     let allowed = m.cpu.cpl == 0 || !m.cpu.cr4.contains(Cr4::TSD);
     allowed && m.host_tsc_offset().is_some()
 }
 
+#[inline]
 fn is_flat(segment: &Segment) -> bool {
     segment.base == 0 && is_unlimited(segment)
 }
 
+#[inline]
 fn is_unlimited(segment: &Segment) -> bool {
     segment.writes_freely(u32::MAX - 3, 4)
 }

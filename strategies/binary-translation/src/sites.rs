@@ -10,6 +10,11 @@ const PATIENCE: u32 = 2;
 /// Faults after which nothing but the emulator is left.
 const LAST_PATIENCE: u32 = 6;
 
+/// Sites in one page that faulted in vain after which all of the page is guilty: such code runs astray,
+/// as over zeroed memory, and would fault at each instruction.
+const PAGE_PATIENCE: u32 = 64;
+const PAGE: u64 = 4096;
+
 /// What tests ask of a translator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Testing {
@@ -23,6 +28,8 @@ pub(crate) struct Testing {
 #[derive(Debug, Default)]
 pub(crate) struct Sites {
     faults: FxHashMap<u64, u32>,
+    /// Sites found so far, by page.
+    pages: FxHashMap<u64, u32>,
     testing: Testing,
 }
 
@@ -42,6 +49,11 @@ impl Sites {
     pub(crate) fn accuse(&mut self, physical: u64) -> bool {
         let faults = self.faults.entry(physical).or_default();
         *faults += 1;
+        if *faults == 1 {
+            let sites = self.pages.entry(physical / PAGE).or_default();
+            *sites += 1;
+            return *sites >= PAGE_PATIENCE;
+        }
         *faults == PATIENCE || *faults == LAST_PATIENCE
     }
 
@@ -54,17 +66,20 @@ impl Sites {
     pub(crate) fn is_soft(&self, physical: u64) -> bool {
         self.testing.all_guilty
             || self.faults.get(&physical).is_some_and(|&faults| faults >= PATIENCE)
+            || self.pages.get(&(physical / PAGE)).is_some_and(|&sites| sites >= PAGE_PATIENCE)
     }
 
     /// Gives the guilty another chance: returns those whose units are to be translated anew. One
     /// more fault in vain, and they are guilty again.
-    pub(crate) fn parole(&mut self) -> Vec<u64> {
+    pub(crate) fn parole(&mut self) -> Vec<std::ops::Range<u64>> {
+        let pages = self.pages.drain().filter(|&(_, sites)| sites >= PAGE_PATIENCE);
+        let mut released: Vec<_> = pages.map(|(page, _)| page * PAGE..(page + 1) * PAGE).collect();
         let guilty = |(_, faults): &(&u64, &mut u32)| **faults >= PATIENCE;
-        let released = self.faults.iter_mut().filter(guilty).map(|(&physical, faults)| {
+        released.extend(self.faults.iter_mut().filter(guilty).map(|(&physical, faults)| {
             *faults = PATIENCE - 1;
-            physical
-        });
-        released.collect()
+            physical..physical + 1
+        }));
+        released
     }
 
     /// Forgets about the instructions in a range: they were overwritten.

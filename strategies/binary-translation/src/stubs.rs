@@ -5,7 +5,7 @@
 //! a reason and jumps to the common exit, which does the reverse. The guest's floating-point state
 //! is loaded when a unit first needs it and stored on the way out if it was.
 
-use crate::context::{Context, Exit, TARGETS, Target, at};
+use crate::context::{Context, Exit, TARGETS, Target, at, cpu};
 use crate::emit::{
     Address, Emitter, R8, R9, R10, R11, R12, R13, R15, RAX, RCX, Reg, context, guest,
 };
@@ -49,6 +49,8 @@ pub(crate) fn emit(e: &mut Emitter) -> Stubs {
     exit(e, stubs.fpu_load);
     stubs.fault = e.here();
     e.store_constant(context(at::REASON), Exit::Fault as u32);
+    e.store64(context(at::BORROWED), R12);
+    e.store64(context(at::BORROWED + 8), R11);
     // A poll in a lookup has its target there.
     e.store(context(at::EXIT_EIP), R8);
     let hole = e.jump();
@@ -88,16 +90,18 @@ fn enter(e: &mut Emitter) {
     e.land_short(upward);
     e.load(RAX, context(at::FLAGS));
     e.raw(&[0x04, 0x7f, 0x9e]); // add al, 127; sahf
+    e.load64(R9, context(at::CPU));
     for number in 0..8 {
-        e.load(guest(number), context(at::REGISTERS + 4 * i32::from(number)));
+        e.load(guest(number), Address::new(R9, cpu::REGISTERS + 4 * i32::from(number)));
     }
     // jmp r11
     e.raw(&[0x41, 0xff, 0xe3]);
 }
 
 fn exit(e: &mut Emitter, fpu_load: u64) {
+    e.load64(R9, context(at::CPU));
     for number in 0..8 {
-        e.store(context(at::REGISTERS + 4 * i32::from(number)), guest(number));
+        e.store(Address::new(R9, cpu::REGISTERS + 4 * i32::from(number)), guest(number));
     }
     e.raw(&[0x9f, 0x0f, 0x90, 0xc0, 0xfc]); // lahf; seto al; cld
     e.store(context(at::FLAGS), RAX);

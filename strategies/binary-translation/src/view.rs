@@ -43,6 +43,8 @@ pub(crate) struct View {
     shown: Runs,
     /// Two bits for each page: whether it was ever shown, and whether as a writable one.
     seen: Vec<u64>,
+    /// Where nothing is shown, as was last found out: pages are often hidden again and again.
+    blank: Range<u64>,
     /// What the last touch that mapped something mapped.
     pub(crate) mapped: Range<u64>,
 }
@@ -50,7 +52,13 @@ pub(crate) struct View {
 impl View {
     pub(crate) fn new() -> Result<View, Error> {
         let seen = vec![0; (WINDOW_BYTES / PAGE / 32) as usize];
-        Ok(View { window: AddressWindow::new()?, shown: Runs::default(), seen, mapped: 0..0 })
+        Ok(View {
+            window: AddressWindow::new()?,
+            shown: Runs::default(),
+            seen,
+            blank: 0..0,
+            mapped: 0..0,
+        })
     }
 
     /// The host address of linear address 0.
@@ -66,6 +74,10 @@ impl View {
 
     /// Hides pages.
     pub(crate) fn hide(&mut self, pages: Range<u64>) -> Result<(), Error> {
+        if self.blank.start <= pages.start && pages.end <= self.blank.end {
+            return Ok(());
+        }
+        self.blank = pages.clone();
         if !self.shown.remove(pages.clone()) {
             return Ok(());
         }
@@ -145,6 +157,7 @@ impl View {
 
     fn show(&mut self, m: &Machine, run: Range<u64>, first: Page) -> Result<(), Error> {
         let protection = if first.writable { Protection::Write } else { Protection::Read };
+        self.blank = 0..0;
         let map = |window: &mut AddressWindow| {
             window.map(&run, m.memory.file(), first.offset, protection)
         };

@@ -187,7 +187,9 @@ fn through_gate(
     let mut stack = if inward { Stack::inner(m, cpl)? } else { Stack::current(m) };
     let segment = target.load_code(m, cpl)?;
     transfer::check_eip(&segment, eip)?;
-    stack.push(m, &frame(m, event, inward, return_eip), wide)?;
+    let mut frame = Frame::new();
+    fill_frame(&mut frame, m, event, inward, return_eip);
+    stack.push(m, &frame, wide)?;
 
     let from_virtual_8086 = m.cpu.in_virtual_8086_mode();
     let masks_interrupts = gate.kind() & 1 == 0;
@@ -223,9 +225,8 @@ fn handler_privilege(m: &Machine, target: &Found) -> Result<u8, Exception> {
 }
 
 /// What a gate pushes (Intel SDM volume 3, figures 6-4 and 20-4).
-fn frame(m: &Machine, event: Exception, inward: bool, return_eip: u32) -> Frame {
+fn fill_frame(frame: &mut Frame, m: &Machine, event: Exception, inward: bool, return_eip: u32) {
     let selector = |register| u32::from(m.cpu.segment(register).selector);
-    let mut frame = Frame::new();
     if m.cpu.in_virtual_8086_mode() {
         frame.add_all(&DATA_SEGMENTS.map(selector));
     }
@@ -237,7 +238,6 @@ fn frame(m: &Machine, event: Exception, inward: bool, return_eip: u32) -> Frame 
     if let Some(code) = event.error_code() {
         frame.add(u32::from(code));
     }
-    frame
 }
 
 /// EFLAGS as pushed: every fault but #DB sets RF in it, so that the instruction can be resumed

@@ -2,7 +2,7 @@
 //! instructions to the emulator again and again.
 //!
 //! Nothing is watched for that: the bytes are read each time and compared with those that were
-//! decoded.
+//! decoded. Who does watch them names the place instead ([`Stepper::step_known`]).
 
 use crate::Outcome;
 use crate::decode::LONGEST;
@@ -28,17 +28,66 @@ struct Entry {
     falls_through: bool,
 }
 
+/// An instruction at a place whose bytes do not change.
+struct Known {
+    place: u64,
+    op: Op,
+    falls_through: bool,
+}
+
 /// Executes single instructions, each decoded once.
 #[derive(Default)]
 pub struct Stepper {
     entries: Vec<Option<Box<Entry>>>,
+    known: Vec<Option<Box<Known>>>,
 }
 
 impl Stepper {
     /// A stepper that knows no instruction.
     #[must_use]
     pub fn new() -> Stepper {
-        Stepper { entries: std::iter::repeat_with(|| None).take(ENTRIES).collect() }
+        fn empty<T>() -> Vec<Option<T>> {
+            std::iter::repeat_with(|| None).take(ENTRIES).collect()
+        }
+        Stepper { entries: empty(), known: empty() }
+    }
+
+    /// Executes the instruction at EIP as [`Stepper::step`] does, but without a look at its bytes if
+    /// one was executed by this name of its place before. Whoever gives the name stands for it that
+    /// the bytes have stayed the same and can be fetched, that the mode is the same, and that neither
+    /// single steps nor data breakpoints nor alignment checks are on.
+    #[inline]
+    pub fn step_known(&mut self, m: &mut Machine, place: u64) -> Outcome {
+        let slot = (place >> 3) as usize % ENTRIES;
+        let outcome = match &self.known[slot] {
+            Some(known) if known.place == place => {
+                run::execute_carefully(m, &known.op, known.falls_through)
+            }
+            _ => self.step_first(m, place, slot),
+        };
+        m.clock().retire(1);
+        crate::float::leave(m);
+        if outcome == Outcome::Continue && m.cpu.halted { Outcome::Halted } else { outcome }
+    }
+
+    #[cold]
+    fn step_first(&mut self, m: &mut Machine, place: u64, slot: usize) -> Outcome {
+        mode::update(m);
+        let Ok((op, flow)) = fetch::instruction(m) else { return run::step_from_memory(m) };
+        let falls_through = flow != Flow::Jump;
+        self.known[slot] = Some(Box::new(Known { place, op, falls_through }));
+        run::execute_carefully(m, &op, falls_through)
+    }
+
+    /// To be called where the CPU's state may be another engine's work, before
+    /// [`Stepper::step_known`].
+    pub fn take_over(&self, m: &mut Machine) {
+        mode::update(m);
+    }
+
+    /// Forgets all names of places.
+    pub fn forget_places(&mut self) {
+        self.known.fill_with(|| None);
     }
 
     /// The same as [`step`](crate::step).

@@ -36,6 +36,18 @@ impl Frame {
         }
     }
 
+    /// Writes the frame in slots of four bytes.
+    ///
+    /// # Safety
+    /// All of it can be written at `host`.
+    unsafe fn write(&self, host: *mut u8) {
+        let slots = host.cast::<u32>();
+        for (index, &value) in self.values[..self.count].iter().rev().enumerate() {
+            // SAFETY: within the frame, as promised.
+            unsafe { slots.add(index).write_unaligned(value) };
+        }
+    }
+
     /// The frame as it lies in memory, in slots of `size` bytes; `bytes` has room for all of it.
     fn lay_out<'a>(&self, size: usize, bytes: &'a mut [u8; FRAME * 4]) -> &'a [u8] {
         let total = size * self.count;
@@ -88,15 +100,23 @@ impl Stack {
         wide: bool,
     ) -> Result<(), Exception> {
         let size = if wide { 4 } else { 2 };
-        let mut bytes = [0; FRAME * 4];
-        let bytes = frame.lay_out(size, &mut bytes);
-        let total = bytes.len() as u32;
+        let total = (size * frame.count) as u32;
         let top = self.pointer & self.mask();
         let bottom = top.wrapping_sub(total) & self.mask();
         if top == 0 || top >= total {
             let linear = self.linear(m, bottom, total, size as u32)?;
-            access::write_frame(m, linear, bytes, size, self.cpl)?;
+            match m.tlb.write(self.cpl == 3, linear.0, total) {
+                // SAFETY: the TLB holds pages of guest memory, and the whole frame lies within one.
+                Some(host) if wide => unsafe { frame.write(host) },
+                _ => {
+                    let mut bytes = [0; FRAME * 4];
+                    let bytes = frame.lay_out(size, &mut bytes);
+                    access::write_frame(m, linear, bytes, size, self.cpl)?;
+                }
+            }
         } else {
+            let mut bytes = [0; FRAME * 4];
+            let bytes = frame.lay_out(size, &mut bytes);
             self.push_around(m, bottom, bytes, size)?;
         }
         self.pointer = self.pointer & !self.mask() | bottom;

@@ -98,7 +98,7 @@ impl Bus {
         let (ports, first, id) = &PORTS[usize::from(index)];
         let left = usize::from(ports.end() - port) + 1;
         let device = self.devices.get(*id);
-        let width = access_width(device.width(), size.min(left));
+        let width = if size == 1 { 1 } else { access_width(device.width(), size.min(left)) };
         Some((device, first + u32::from(port - ports.start()), width))
     }
 
@@ -142,7 +142,24 @@ impl Bus {
         }
     }
 
+    /// The host address of a page of device memory whose reads and writes do nothing else, so that
+    /// they need not come here; nothing while a tap has to see them. It is right until the machine is
+    /// reset or another run of it begins.
+    pub fn plain_page(&mut self, address: PhysicalAddress) -> Option<*mut u8> {
+        if !self.tap.is_off() || !(VGA_START..VGA_END).contains(&address.0) {
+            return None;
+        }
+        self.devices.vga.memory.page((address.0 - VGA_START) as usize)
+    }
+
     pub(crate) fn device_port_read(&mut self, port: u16, size: usize) -> u32 {
+        if size == 1 {
+            let mut byte = [0xff];
+            if let Some((device, offset, _)) = self.port(port, 1) {
+                device.read(offset, &mut byte);
+            }
+            return u32::from(byte[0]);
+        }
         let mut data = [0xff; 4];
         let mut at = 0;
         while at < size {
@@ -162,6 +179,12 @@ impl Bus {
     }
 
     pub(crate) fn device_port_write(&mut self, port: u16, size: usize, value: u32) {
+        if size == 1 {
+            if let Some((device, offset, _)) = self.port(port, 1) {
+                device.write(offset, &[value as u8]);
+            }
+            return;
+        }
         let data = value.to_le_bytes();
         let mut at = 0;
         while at < size {

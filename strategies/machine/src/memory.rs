@@ -403,6 +403,12 @@ impl Memory {
     pub fn take_code_writes(&mut self) -> Vec<CodeWrite> {
         std::mem::take(&mut self.code_writes)
     }
+
+    /// As [`Memory::take_code_writes`], into memory that is there already.
+    pub fn exchange_code_writes(&mut self, writes: &mut Vec<CodeWrite>) {
+        writes.clear();
+        std::mem::swap(&mut self.code_writes, writes);
+    }
 }
 
 impl std::fmt::Debug for Memory {

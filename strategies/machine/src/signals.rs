@@ -147,6 +147,10 @@ impl Signals {
 
     fn set_line(&self, irq: u8, level: bool) {
         let bit = 1u16 << (irq & 15);
+        // Nobody else drives this line: what it has already costs no exclusive access.
+        if (self.levels.load(Ordering::Acquire) & bit != 0) == level {
+            return;
+        }
         if level {
             if self.levels.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
                 self.edges.fetch_or(bit, Ordering::AcqRel);

@@ -221,6 +221,19 @@ impl Tlb {
         std::mem::take(&mut self.forgotten)
     }
 
+    /// What was forgotten since the last call of [`Tlb::take_forgotten`] or its like.
+    #[must_use]
+    pub fn forgotten(&self) -> &Forgotten {
+        &self.forgotten
+    }
+
+    /// As [`Tlb::take_forgotten`], into memory that is there already.
+    pub fn exchange_forgotten(&mut self, forgotten: &mut Forgotten) {
+        forgotten.all = false;
+        forgotten.pages.clear();
+        std::mem::swap(&mut self.forgotten, forgotten);
+    }
+
     /// Grows whenever something is forgotten: caches that rest on translations compare it.
     #[inline(always)]
     #[must_use]

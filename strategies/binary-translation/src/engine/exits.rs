@@ -7,8 +7,8 @@ use crate::translate::PlaceKind;
 use crate::view::Touch;
 use emulator::Outcome;
 use host::address_window::WINDOW_BYTES;
-use machine::Machine;
-use machine::cpu::InterruptShadow;
+use machine::cpu::{Cr0, InterruptShadow};
+use machine::{LinearAddress, Machine};
 use strategy::{Error, ExitKind};
 
 impl Engine {
@@ -20,14 +20,13 @@ impl Engine {
         epoch: u32,
     ) -> Result<Then, Error> {
         let exit = Exit::from_code(self.context.reason);
-        if !matches!(exit, Exit::Step | Exit::LightStep) {
+        if !matches!(exit, Exit::Step | Exit::LightStep | Exit::Miss) {
             m.cpu.eip = self.context.exit_eip;
         }
         match exit {
             Exit::Lookup => Ok(Then::Find),
             Exit::Link => self.link(m, mode, epoch),
-            Exit::Step | Exit::LightStep => Ok(self.after_step(m)),
-            Exit::Miss => Ok(self.fill_soft(m, mode)),
+            Exit::Step | Exit::LightStep | Exit::Miss => Ok(self.after_step(m)),
             Exit::Shadow => {
                 m.cpu.interrupt_shadow = InterruptShadow::Sti;
                 Ok(Then::Leave(Outcome::Continue))
@@ -48,27 +47,39 @@ impl Engine {
 
     /// Lets the emulator execute one instruction for translated code; true if that can go on at once
     /// behind it, for nothing else happened.
-    pub(super) fn step_quickly(&mut self, m: &mut Machine, mode: Mode) -> bool {
-        let is_light = self.context.reason == Exit::LightStep as u32;
-        if !is_light && self.context.reason != Exit::Step as u32 {
-            return false;
+    pub(super) fn step_quickly(&mut self, m: &mut Machine, mode: Mode) -> Result<bool, Error> {
+        let reason = self.context.reason;
+        let is_miss = reason == Exit::Miss as u32;
+        let is_light = is_miss || reason == Exit::LightStep as u32;
+        if !is_light && reason != Exit::Step as u32 {
+            return Ok(false);
         }
         m.cpu.eip = self.context.exit_eip;
-        self.outcome = self.stepper.step(m);
+        let raised = exceptions(m);
+        self.outcome = match self.context.place {
+            0 => self.stepper.step(m),
+            place => self.stepper.step_known(m, place),
+        };
         self.stepped += 1;
-        self.outcome == Outcome::Continue
+        if is_miss {
+            self.fill_soft(m, mode);
+        }
+        if m.memory.code_was_written() {
+            self.take_code_writes(m);
+        }
+        Ok(self.outcome == Outcome::Continue
             && self.context.resume != 0
             && m.cpu.eip == self.context.exit_next
-            && !m.memory.code_was_written()
-            && m.tlb.generation() == self.generation
-            && (is_light || Mode::of(m) == Some(mode))
-            && !self.is_due(m, Outcome::Continue)
+            && !self.dropped
+            && self.follow_pages(m)?
+            && (if is_light { exceptions(m) == raised } else { Mode::of(m) == Some(mode) })
+            && !self.is_due(m, Outcome::Continue))
     }
 
     /// Goes on behind an instruction that [`Engine::step_quickly`] has executed.
     pub(super) fn go_on(&mut self, m: &mut Machine) {
-        if self.context.reason == Exit::LightStep as u32 {
-            self.context.load_registers(m);
+        if self.context.reason != Exit::Step as u32 {
+            self.context.load_flags(m);
         } else {
             self.context.load(m);
         }
@@ -76,10 +87,7 @@ impl Engine {
     }
 
     /// After [`Engine::step_quickly`] has found that something did happen.
-    pub(super) fn after_step(&mut self, m: &mut Machine) -> Then {
-        if m.memory.code_was_written() {
-            self.take_code_writes(m);
-        }
+    pub(super) fn after_step(&mut self, m: &Machine) -> Then {
         match self.outcome {
             Outcome::Continue
                 if self.context.resume != 0 && m.cpu.eip == self.context.exit_next =>
@@ -91,20 +99,13 @@ impl Engine {
         }
     }
 
-    /// Executes an instruction whose page the software TLB does not have, and enters it there.
-    pub(super) fn fill_soft(&mut self, m: &mut Machine, mode: Mode) -> Then {
+    /// Enters the page into the software TLB that an instruction did not find there.
+    fn fill_soft(&mut self, m: &mut Machine, mode: Mode) {
         let linear = self.context.soft_address;
-        self.outcome = self.stepper.step(m);
-        self.stepped += 1;
-        let then = self.after_step(m);
         let user = mode.is_user();
-        let page = linear & !0xfff;
-        let write = m.tlb.write(user, page, 1);
-        let read = m.tlb.read(user, page, 1);
-        if let Some(host) = write.or(read.map(<*const u8>::cast_mut)) {
-            self.context.soft[usize::from(user)].insert(linear, host, write.is_some());
+        if let Some((host, writable)) = soft_page(m, user, linear & !0xfff) {
+            self.context.soft[usize::from(user)].insert(linear, host, writable);
         }
-        then
     }
 
     /// A signal ended the stay: a poll after a kick, or an instruction that faulted.
@@ -123,7 +124,11 @@ impl Engine {
             self.exits.count(ExitKind::Host);
             return Ok(Then::Find);
         }
-        let (host, physical) = (unit.host_of(&place), unit.physical_of(place.eip));
+        if place.kind == PlaceKind::Borrowed {
+            self.context.give_back(m);
+        }
+        let (host, physical) = (unit.start_of(&place), unit.physical_of(place.eip));
+        let key = unit.key;
         let linear = fault.address.wrapping_sub(self.context.window);
         if fault.trap == PAGE_FAULT && linear < WINDOW_BYTES {
             let write = fault.error_code & WRITE != 0;
@@ -144,14 +149,22 @@ impl Engine {
             }
         }
         self.accuse(m, physical);
+        let raised = exceptions(m);
         let outcome = self.step(m);
-        Ok(if outcome == Outcome::Continue { Then::Find } else { Then::Leave(outcome) })
+        if outcome != Outcome::Continue {
+            return Ok(Then::Leave(outcome));
+        }
+        // Behind it in the unit, if that is where it leads: no unit has to begin there.
+        let unit = self.cache.find(&key).map(|id| self.cache.unit(id));
+        let next =
+            unit.filter(|_| exceptions(m) == raised).and_then(|u| u.after(&place, m.cpu.eip));
+        Ok(next.map_or(Then::Find, Then::Resume))
     }
 
     /// Lets the guilty prove that the window is enough for them now.
     pub(super) fn parole(&mut self, m: &mut Machine) {
-        for physical in self.sites.parole() {
-            self.drop_written(m, physical, 1);
+        for range in self.sites.parole() {
+            self.drop_written(m, range.start, (range.end - range.start) as u32);
         }
     }
 
@@ -162,4 +175,27 @@ impl Engine {
             self.drop_written(m, physical, 1);
         }
     }
+}
+
+/// How many exceptions the guest has seen: those that lead to the next instruction by chance are told
+/// from none at all by that.
+fn exceptions(m: &Machine) -> u64 {
+    m.counters.exceptions + m.counters.guest_page_faults
+}
+
+/// What the software TLB is to hold for a page that was accessed: its host address, and whether it may
+/// be written there. Device memory that is nothing but memory is among it.
+fn soft_page(m: &mut Machine, user: bool, page: u32) -> Option<(*mut u8, bool)> {
+    if let Some(host) = m.tlb.write(user, page, 1) {
+        return Some((host, true));
+    }
+    if let Some(host) = m.tlb.read(user, page, 1) {
+        return Some((host.cast_mut(), false));
+    }
+    let found = emulator::mapping(m, LinearAddress(page))?;
+    if !found.accessed || user && !found.user {
+        return None;
+    }
+    let allowed = found.writable || !user && !m.cpu.cr0.contains(Cr0::WP);
+    Some((m.bus.plain_page(found.physical)?, allowed && found.dirty))
 }

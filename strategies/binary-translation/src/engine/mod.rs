@@ -14,6 +14,8 @@ use emulator::{Emulator, Outcome, Stepper};
 use host::kick::Kick;
 use host::translated::{Region, TranslatedCode};
 use machine::Machine;
+use machine::memory::CodeWrite;
+use machine::tlb::Forgotten;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,6 +58,10 @@ pub(crate) struct Engine {
     owner: u64,
     /// The TLB's generation that the windows follow.
     generation: u64,
+    /// What the TLB forgot; kept for its memory.
+    forgotten: Forgotten,
+    /// The last writes to code; kept for its memory.
+    code_writes: Vec<CodeWrite>,
     epochs: u32,
     /// The epoch that the stack of return addresses belongs to.
     stack_epoch: u32,
@@ -123,6 +129,8 @@ impl Engine {
             steps: 0,
             owner: OWNERS.fetch_add(1, Ordering::Relaxed),
             generation: 0,
+            forgotten: Forgotten::default(),
+            code_writes: Vec::new(),
             epochs: 0,
             stack_epoch: 0,
             clock: 0,
@@ -171,6 +179,7 @@ impl Engine {
         }
         self.own_code(m);
         self.context.set_model(m.cpu.model);
+        self.stepper.take_over(m);
         self.activate(m)?;
         let region = Region {
             code: self.cache.memory().range(),
@@ -206,6 +215,7 @@ impl Engine {
         m.memory.own_code(self.owner);
         self.cache.clear();
         self.context.forget_targets();
+        self.stepper.forget_places();
         self.context.stack = self.cache.memory().stack_top();
         for space in &mut self.spaces {
             space.end_epochs();
@@ -322,7 +332,7 @@ impl Engine {
             };
             entered = epoch;
             self.enter(m, mode, epoch, unit, matches!(then, Then::Resume(_)));
-            while self.step_quickly(m, mode) {
+            while self.step_quickly(m, mode)? {
                 self.go_on(m);
             }
             then = self.handle(m, mode, epoch)?;
@@ -371,6 +381,7 @@ impl Engine {
             unit = self.cache.stubs.fpu_resume;
         }
         context.fpu_stored = 0;
+        context.cpu = (&raw mut m.cpu) as u64;
         // SAFETY: the stub is the cache's own, the unit lies in it, the context is loaded for the
         // window that GS's base was set to, and the stint has set up this thread.
         unsafe { stubs::call(self.cache.stubs.enter, context, unit) };

@@ -22,23 +22,37 @@ impl Engine {
         if m.tlb.generation() == self.generation {
             return Ok(());
         }
-        let forgotten = m.tlb.take_forgotten();
-        self.generation = m.tlb.generation();
-        if forgotten.all {
+        if m.tlb.forgotten().all {
             return self.activate(m);
         }
-        for address in forgotten.pages {
+        self.follow_pages(m).map(|_| ())
+    }
+
+    /// Follows INVLPG. False where more than that was flushed, which is still to be followed, or
+    /// code was executed from a page.
+    pub(super) fn follow_pages(&mut self, m: &mut Machine) -> Result<bool, Error> {
+        if m.tlb.generation() == self.generation {
+            return Ok(true);
+        }
+        if m.tlb.forgotten().all {
+            return Ok(false);
+        }
+        m.tlb.exchange_forgotten(&mut self.forgotten);
+        self.generation = m.tlb.generation();
+        let mut without_code = true;
+        for address in &self.forgotten.pages {
             let space = &mut self.spaces[self.current];
             let pages = space.invalidate(address.0).map_err(failure)?;
             for page in pages.step_by(0x1000) {
                 self.context.soft.iter_mut().for_each(|soft| soft.clear_page(page as u32));
-                if self.spaces[self.current].take_code(page as u32) {
-                    self.spaces[self.current].end_epochs();
+                if space.take_code(page as u32) {
+                    without_code = false;
+                    space.end_epochs();
                     self.cache.uncross((page >> 12) as u32);
                 }
             }
         }
-        Ok(())
+        Ok(without_code)
     }
 
     /// Makes the CPU's address space the current one and brings it up to date.

@@ -73,16 +73,22 @@ impl Engine {
 
     /// Drops the units whose guest code was written.
     pub(super) fn take_code_writes(&mut self, m: &mut Machine) {
-        for write in m.memory.take_code_writes() {
+        let mut writes = std::mem::take(&mut self.code_writes);
+        m.memory.exchange_code_writes(&mut writes);
+        for write in &writes {
             m.counters.code_writes += 1;
-            self.drop_written(m, write.address.0, write.length);
-            self.sites.forget(write.address.0..write.address.0 + u64::from(write.length));
+            if self.drop_written(m, write.address.0, write.length) {
+                self.sites.forget(write.address.0..write.address.0 + u64::from(write.length));
+            }
         }
+        self.code_writes = writes;
     }
 
-    pub(super) fn drop_written(&mut self, m: &mut Machine, physical: u64, length: u32) {
+    /// Drops the units with any of these bytes; false where there was none.
+    pub(super) fn drop_written(&mut self, m: &mut Machine, physical: u64, length: u32) -> bool {
         let (keys, is_empty) = self.cache.drop_written(physical, length);
-        self.dropped |= !keys.is_empty();
+        let any = !keys.is_empty();
+        self.dropped |= any;
         for key in keys {
             // Whatever the epoch: the entry may be this unit's.
             self.context.forget_target(key.eip);
@@ -90,5 +96,6 @@ impl Engine {
         if is_empty {
             m.memory.unwatch_code(PhysicalAddress(physical));
         }
+        any
     }
 }

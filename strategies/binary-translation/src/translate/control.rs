@@ -63,8 +63,8 @@ impl Translator<'_> {
                 i.op_kind(0),
                 OpKind::NearBranch16 | OpKind::FarBranch16 | OpKind::FarBranch32
             );
-        if is_far_or_short {
-            return None;
+        if is_far_or_short || i.mnemonic() == Mnemonic::Iretd || i.mnemonic() == Mnemonic::Retf {
+            return self.far(i);
         }
         match i.mnemonic() {
             Mnemonic::Jmp if i.op_kind(0) == OpKind::NearBranch32 => {
@@ -174,9 +174,14 @@ impl Translator<'_> {
         }
         self.place(i.ip32(), PlaceKind::Instruction);
         self.push_return_address(i);
+        self.call_to(target, i.next_ip32());
+    }
+
+    /// Calls the unit at `target`; its return address is pushed already.
+    pub(super) fn call_to(&mut self, target: u32, next: u32) {
         let site = self.e.call();
         self.cold.push(Cold::Link { site, eip: target });
-        self.return_site(i.next_ip32());
+        self.return_site(next);
     }
 
     fn push_return_address(&mut self, i: &Instruction) {

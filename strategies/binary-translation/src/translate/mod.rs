@@ -19,6 +19,9 @@
 //! ```
 
 mod control;
+mod descriptors;
+mod far;
+mod flags;
 mod operand;
 mod stack;
 mod strings;
@@ -26,7 +29,7 @@ mod system;
 
 use crate::class::{self, Class};
 use crate::context::{Exit, at};
-use crate::emit::{Emitter, R8, R12, Reg, context};
+use crate::emit::{Address, Emitter, R8, R12, Reg, context};
 use crate::mode::Mode;
 use crate::sites::Sites;
 use crate::stubs::Stubs;
@@ -67,6 +70,8 @@ pub(crate) struct Place {
 pub(crate) enum PlaceKind {
     /// It is the instruction's.
     Instruction,
+    /// The same, while EAX and the arithmetic flags are in R12 and R11.
+    Borrowed,
     /// A poll failed; the guest goes on at this EIP.
     Poll,
 }
@@ -102,8 +107,9 @@ enum Next {
 
 /// Code that is put behind the unit, off its common path.
 enum Cold {
-    /// An exit to the emulator from `hole`, back to `back` or for good.
-    Step { hole: usize, eip: u32, next: u32, back: Option<usize>, exit: Exit },
+    /// An exit to the emulator from `hole`, back to `back` or for good. EAX and the flags may be
+    /// borrowed.
+    Step { hole: usize, eip: u32, next: u32, back: Option<usize>, exit: Exit, borrowed: bool },
     /// An exit to link the jump at `site`.
     Link { site: usize, eip: u32 },
     /// A lookup that is called.
@@ -184,8 +190,8 @@ impl Translator<'_> {
             let instruction = decoder.decode();
             self.place(here, PlaceKind::Instruction);
             if instruction.is_invalid() || !emulator::is_ia32(&instruction) {
-                // Undefined, or it goes on in the next page.
-                self.step_and_leave(here);
+                // Undefined, or it goes on in the next page, which nobody watches.
+                self.step_and_leave(here, false);
                 return code.len().min(at + 15) as u32;
             }
             if self.instruction(&instruction) == Next::End {
@@ -224,7 +230,7 @@ impl Translator<'_> {
             return Next::Continue;
         }
         if system::ends_unit(i) {
-            self.step_and_leave(i.ip32());
+            self.step_and_leave(i.ip32(), true);
             return Next::End;
         }
         self.step(i)
@@ -237,17 +243,24 @@ impl Translator<'_> {
         self.e.store_constant(context(at::EXIT_NEXT), i.next_ip32());
         let hole = self.e.lea_here(R8);
         self.e.store64(context(at::RESUME), R8);
+        self.e.store64(context(at::PLACE), R8);
         self.e.jump_through(context(at::EXIT));
         self.e.land(hole);
         self.fpu_ready = false;
         Next::Continue
     }
 
-    /// Lets the emulator execute the instruction at `eip`; wherever that leads is looked up.
-    fn step_and_leave(&mut self, eip: u32) {
+    /// Lets the emulator execute the instruction at `eip`; wherever that leads is looked up. `known`
+    /// if all of its bytes are this unit's.
+    fn step_and_leave(&mut self, eip: u32, known: bool) {
         self.exit_constants(eip, Exit::Step);
         self.e.constant(R8, 0);
         self.e.store64(context(at::RESUME), R8);
+        if known {
+            let hole = self.e.lea_here(R8);
+            self.e.land(hole);
+        }
+        self.e.store64(context(at::PLACE), R8);
         self.e.jump_through(context(at::EXIT));
     }
 
@@ -267,15 +280,18 @@ impl Translator<'_> {
     fn poll(&mut self, eip: u32) {
         self.place(eip, PlaceKind::Poll);
         self.e.load64(R12, context(at::POLL));
-        self.e.load(R12, crate::emit::Address::new(R12, 0));
+        self.e.load(R12, Address::new(R12, 0));
     }
 
     /// Emits what lies off the common path.
     fn finish(&mut self) {
         for cold in std::mem::take(&mut self.cold) {
             match cold {
-                Cold::Step { hole, eip, next, back, exit } => {
+                Cold::Step { hole, eip, next, back, exit, borrowed } => {
                     self.e.land(hole);
+                    if borrowed {
+                        self.e.take_flags_back();
+                    }
                     self.cold_step(eip, next, back, exit);
                 }
                 Cold::Link { site, eip } => self.cold_link(site, eip),
@@ -291,13 +307,14 @@ impl Translator<'_> {
         if exit == Exit::Miss {
             self.e.store(context(at::SOFT_ADDRESS), R8);
         }
-        let Some(back) = back else { return self.step_and_leave(eip) };
+        let Some(back) = back else { return self.step_and_leave(eip, true) };
         self.exit_constants(eip, exit);
         self.e.store_constant(context(at::EXIT_NEXT), next);
         let target = self.e.base + back as u64;
         let hole = self.e.lea_here(R8);
         self.e.aim(hole, target);
         self.e.store64(context(at::RESUME), R8);
+        self.e.store64(context(at::PLACE), R8);
         self.e.jump_through(context(at::EXIT));
     }
 
@@ -311,6 +328,12 @@ impl Translator<'_> {
         self.e.store64(context(at::RESUME), R8);
         self.e.jump_through(context(at::EXIT));
         self.links.push(Link { site: site as u32, exit });
+    }
+
+    /// Points `base` to the machine's CPU; the address of a field of it.
+    fn cpu(&mut self, base: Reg, offset: i32) -> Address {
+        self.e.load64(base, context(at::CPU));
+        Address::new(base, offset)
     }
 
     /// The host register of a guest register of 32 bits.

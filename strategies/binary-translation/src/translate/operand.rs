@@ -186,6 +186,7 @@ impl Translator<'_> {
             next: i.next_ip32(),
             back: None,
             exit: Exit::Miss,
+            borrowed: false,
         });
         Address::indexed(R9, R8, 1, 0)
     }

@@ -4,8 +4,8 @@
 
 use super::Translator;
 use super::operand::memory_operand;
-use crate::context::at;
-use crate::emit::{Address, R8, R9, R14, Reg, context, guest};
+use crate::context::cpu;
+use crate::emit::{Address, R8, R9, R14, Reg, guest};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 const EBP: Reg = Reg(5);
@@ -31,8 +31,9 @@ impl Translator<'_> {
                 self.push_register(i, register, size);
             }
             OpKind::Register if i.op0_register().is_segment_register() && !self.is_soft(i) => {
-                let number = i.op0_register().number() as i32;
-                self.e.load(R8, context(at::SELECTORS + 4 * number));
+                let selector = cpu::selector(i.op0_register().number());
+                let from = self.cpu(R8, selector);
+                self.e.load16(R8, from);
                 self.push_register(i, R8, size);
             }
             OpKind::Memory if size == 4 && !self.is_soft(i) && self.load_operand(i) => {
@@ -106,12 +107,16 @@ impl Translator<'_> {
         if i.code() != Code::Pushad || self.is_soft(i) {
             return false;
         }
-        // The last one first: if both ends of the frame can be written, all of it can.
+        // Within one page: if the first doubleword can be written, all of them can.
+        self.borrow_flags(i);
+        self.give_up_across_pages(i, Address::new(R14, -32), 32);
+        self.e.take_flags_back();
         for number in (0..8).rev() {
             let slot = Address::new(R14, -4 * (i32::from(number) + 1));
             self.e.guest_store(slot, guest(number), 4);
         }
         self.e.lea(R14, Address::new(R14, -32));
+        self.come_back(i);
         true
     }
 

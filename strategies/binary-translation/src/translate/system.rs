@@ -1,16 +1,12 @@
-//! Sensitive instructions that are emulated inside the cache: CLI, STI, PUSHF, POPF, SGDT, SIDT,
-//! SLDT, STR, SMSW, reads of control and segment registers. The rest of what is sensitive is the
-//! emulator's.
+//! Sensitive instructions that are emulated inside the cache: CLI, STI, SGDT, SIDT, SLDT, STR, SMSW,
+//! reads of control and segment registers, and what the modules beside this one do. The rest of what
+//! is sensitive is the emulator's.
 
 use super::{Cold, Translator};
-use crate::context::{Exit, HOST_FLAGS, at};
-use crate::emit::{Address, R8, R9, R10, R12, R14, RAX, RBX, RCX, RDX, context};
+use crate::context::{Exit, at, cpu};
+use crate::emit::{Address, R8, R9, R10, R12, RAX, RBX, RCX, RDX, context};
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use machine::cpu::Eflags;
-
-/// Flags whose change by POPF is the emulator's business.
-const CAREFUL: u32 =
-    Eflags::TF.union(Eflags::IOPL).union(Eflags::NT).union(Eflags::AC).union(Eflags::ID).bits();
 
 /// Whether nothing behind the instruction is executed next, or not in this mode.
 pub(super) fn ends_unit(i: &Instruction) -> bool {
@@ -18,8 +14,8 @@ pub(super) fn ends_unit(i: &Instruction) -> bool {
     i.flow_control() != FlowControl::Next || matches!(i.mnemonic(), Hlt | Rsm | Into | Bound)
 }
 
-/// Whether the emulator's execution changes nothing but general registers, arithmetic flags, memory
-/// and devices, unless it raises an exception.
+/// Whether the emulator's execution changes nothing but what translated code finds in the machine
+/// itself and the arithmetic flags, unless it raises an exception.
 pub(super) fn is_light(i: &Instruction) -> bool {
     use Mnemonic::*;
     matches!(
@@ -35,6 +31,9 @@ pub(super) fn is_light(i: &Instruction) -> bool {
             | Lsl
             | Verr
             | Verw
+            | Lldt
+            | Ltr
+            | Invlpg
             | Bt
             | Bts
             | Btr
@@ -66,22 +65,30 @@ impl Translator<'_> {
             Mnemonic::Pushfd if !self.is_soft(i) => self.pushf(),
             Mnemonic::Popfd if !self.is_soft(i) => self.popf(i),
             Mnemonic::Mov if kernel && i.code() == Code::Mov_r32_cr => return self.read_control(i),
+            Mnemonic::Mov if kernel && i.code() == Code::Mov_cr_r32 => match i.op0_register() {
+                Register::CR2 => self.write_fault_address(i),
+                Register::CR4 => self.write_control_4(i),
+                _ => return false,
+            },
             Mnemonic::Mov if i.op1_kind() == OpKind::Register => {
                 let from = i.op1_register();
                 return from.is_segment_register()
-                    && self.read_word(i, at::SELECTORS + 4 * from.number() as i32);
+                    && self.read_word(i, cpu::selector(from.number()));
             }
-            Mnemonic::Smsw => return self.read_word(i, at::CONTROL),
-            Mnemonic::Sldt => return self.read_word(i, at::SYSTEM_SELECTORS),
-            Mnemonic::Str => return self.read_word(i, at::SYSTEM_SELECTORS + 4),
-            Mnemonic::Sgdt => return self.read_table(i, at::TABLES),
-            Mnemonic::Sidt => return self.read_table(i, at::TABLES + 8),
-            Mnemonic::Lgdt if kernel => return self.load_table(i, at::TABLES),
-            Mnemonic::Lidt if kernel => return self.load_table(i, at::TABLES + 8),
+            Mnemonic::Smsw => return self.read_word(i, cpu::control(0)),
+            Mnemonic::Sldt => return self.read_word(i, cpu::LDTR_SELECTOR),
+            Mnemonic::Str => return self.read_word(i, cpu::TR_SELECTOR),
+            Mnemonic::Sgdt => return self.read_table(i, cpu::GDTR),
+            Mnemonic::Sidt => return self.read_table(i, cpu::IDTR),
+            Mnemonic::Lgdt if kernel => return self.load_table(i, cpu::GDTR),
+            Mnemonic::Lidt if kernel => return self.load_table(i, cpu::IDTR),
             // TS is clear where floating-point instructions run.
             Mnemonic::Clts if kernel => return self.request.mode.has_fpu(),
             Mnemonic::Cpuid => self.cpuid(),
             Mnemonic::Rdtsc if self.request.mode.has_time_stamps() => self.rdtsc(),
+            Mnemonic::Lar | Mnemonic::Lsl | Mnemonic::Verr | Mnemonic::Verw if !self.is_soft(i) => {
+                return self.inspect(i);
+            }
             Mnemonic::Xlatb => return self.translate_byte(i),
             _ => return false,
         }
@@ -106,64 +113,6 @@ impl Translator<'_> {
         });
     }
 
-    fn pushf(&mut self) {
-        self.e.raw(&[0x9c, 0x41, 0x58]); // pushfq; pop r8
-        self.e.constant(R9, HOST_FLAGS);
-        self.e.extract(R8, R8, R9);
-        self.e.deposit(R8, R8, R9);
-        self.e.load(R9, context(at::SYSTEM_FLAGS));
-        self.e.load(R10, context(at::INTERRUPT_FLAG));
-        self.e.lea(R8, Address::indexed(R8, R9, 1, 0));
-        self.e.lea(R8, Address::indexed(R8, R10, 1, 0));
-        self.e.guest_store(Address::new(R14, -4), R8, 4);
-        self.e.lea(R14, Address::new(R14, -4));
-    }
-
-    /// POPF. Once the image is read the flags are free: all of them are replaced.
-    fn popf(&mut self, i: &Instruction) {
-        let user = self.request.mode.is_user();
-        self.e.guest_load(R8, Address::new(R14, 0), 4);
-        self.e.load(R9, context(at::SYSTEM_FLAGS));
-        let mut careful = CAREFUL;
-        if user {
-            // or r9d, [INTERRUPT_FLAG]: what it does to IF depends on IOPL.
-            self.e.load(R10, context(at::INTERRUPT_FLAG));
-            self.e.lea(R9, Address::indexed(R9, R10, 1, 0));
-            careful |= Eflags::IF.bits();
-        }
-        self.e.raw(&[0x45, 0x31, 0xc1]); // xor r9d, r8d
-        self.e.raw(&[0x41, 0xf7, 0xc1]); // test r9d, careful
-        self.e.raw(&careful.to_le_bytes());
-        let hole = self.e.jump_if(5);
-        self.step_from(i, hole);
-        if !user {
-            self.set_interrupt_flag(i);
-        }
-        self.e.lea(R14, Address::new(R14, 4));
-        self.e.raw(&[0x45, 0x89, 0xc1]); // mov r9d, r8d
-        self.e.raw(&[0x41, 0x81, 0xe1]); // and r9d, DF
-        self.e.raw(&Eflags::DF.bits().to_le_bytes());
-        self.e.store(context(at::DIRECTION), R9);
-        self.e.raw(&[0x41, 0x81, 0xe0]); // and r8d, HOST_FLAGS
-        self.e.raw(&HOST_FLAGS.to_le_bytes());
-        self.e.raw(&[0x41, 0x50, 0x9d]); // push r8; popfq
-        self.come_back(i);
-    }
-
-    /// Takes IF from the image in R8, or leaves it to the emulator where an interrupt waits for it.
-    fn set_interrupt_flag(&mut self, i: &Instruction) {
-        self.e.raw(&[0x45, 0x89, 0xc1]); // mov r9d, r8d
-        self.e.raw(&[0x41, 0x81, 0xe1]); // and r9d, IF
-        self.e.raw(&Eflags::IF.bits().to_le_bytes());
-        let masked = self.e.short(&[0x74]); // jz
-        self.e.load(R10, context(at::PENDING));
-        self.e.raw(&[0x45, 0x85, 0xd2]); // test r10d, r10d
-        let hole = self.e.jump_if(5);
-        self.step_from(i, hole);
-        self.e.land_short(masked);
-        self.e.store(context(at::INTERRUPT_FLAG), R9);
-    }
-
     pub(super) fn step_from(&mut self, i: &Instruction, hole: usize) {
         self.cold.push(Cold::Step {
             hole,
@@ -171,35 +120,42 @@ impl Translator<'_> {
             next: i.next_ip32(),
             back: None,
             exit: Exit::Step,
+            borrowed: false,
         });
     }
 
     fn read_control(&mut self, i: &Instruction) -> bool {
-        let number = i.op1_register().number() as i32;
+        let number = i.op1_register().number();
         if !matches!(number, 0 | 2 | 3 | 4) {
             return false;
         }
         let to = self.register(i.op0_register());
-        self.e.load(to, context(at::CONTROL + 4 * number));
+        let from = self.cpu(R8, cpu::control(number));
+        self.e.load(to, from);
         true
     }
 
     /// Stores a selector or machine status word: 16 bits, or as many as a register has.
-    fn read_word(&mut self, i: &Instruction, from: i32) -> bool {
+    fn read_word(&mut self, i: &Instruction, field: i32) -> bool {
+        // Of CR0 a register of 32 bits takes all.
+        let wide = field == cpu::control(0);
+        let load = |t: &mut Self, to| {
+            let from = t.cpu(R9, field);
+            if wide { t.e.load(to, from) } else { t.e.load16(to, from) }
+        };
         match i.op0_kind() {
             OpKind::Register if i.op0_register().is_gpr32() => {
                 let to = self.register(i.op0_register());
-                self.e.load(to, context(from));
+                load(self, to);
             }
             OpKind::Register if i.op0_register().is_gpr16() => {
                 let to = self.register(i.op0_register());
-                self.e.load(R8, context(from));
-                // mov to16, r8w
-                self.e.raw(&[0x66, 0x44 | to.0 >> 3, 0x89, 0xc0 | to.0 & 7]);
+                load(self, R8);
+                self.e.copy_low16(to, R8);
             }
             OpKind::Memory if self.can_reach(i) && !self.is_soft(i) => {
                 let to = self.guest_address(i, 0);
-                self.e.load(R9, context(from));
+                load(self, R9);
                 self.e.guest_store(to, R9, 2);
             }
             _ => return false,
@@ -213,10 +169,17 @@ impl Translator<'_> {
             return false;
         }
         let to = self.guest_address(i, 0);
-        self.e.load(R9, context(from + 4));
-        self.e.load(R10, context(from));
+        self.e.copy(R9, R8);
+        self.borrow_flags(i);
+        self.give_up_across_pages(i, Address::new(R9, 0), 6);
+        self.e.take_flags_back();
+        self.e.copy(R8, R9);
+        let base = self.cpu(R10, from + cpu::BASE);
+        self.e.load16(R9, Address::new(R10, from + cpu::LIMIT));
+        self.e.load(R10, base);
         self.e.guest_store(to, R9, 2);
         self.e.guest_store(Address::new(to.base, 2), R10, 4);
+        self.come_back(i);
         true
     }
 
@@ -229,8 +192,9 @@ impl Translator<'_> {
         let from = self.guest_address(i, 0);
         self.e.guest_load(R9, from, 2);
         self.e.guest_load(R10, Address::new(from.base, 2), 4);
-        self.e.store(context(to + 4), R9);
-        self.e.store(context(to), R10);
+        let limit = self.cpu(R8, to + cpu::LIMIT);
+        self.e.store16(limit, R9);
+        self.e.store(Address::new(R8, to + cpu::BASE), R10);
         true
     }
 

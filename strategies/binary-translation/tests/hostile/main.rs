@@ -6,6 +6,7 @@
 //! CPU and memory are compared.
 
 mod code;
+mod devices;
 mod faults;
 mod guest;
 mod paging;

@@ -236,7 +236,7 @@ impl Twister {
             14 => [&[0x0f, 0x01][..], &modrm(7)].concat(),
             // mov eax, cr3; mov cr3, eax
             15 => return Item::new(vec![0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8]),
-            16 => vec![0xfa],
+            16 => vec![0x0f, 0x22, 0xd0 | field],
             _ => vec![0x0f, self.random.pick(&[0x21, 0x23]), 0xc0 | self.random.byte() & 0x3f],
         })
     }

@@ -31,6 +31,13 @@ impl VgaMemory {
         self.bytes.len() == SIZE
     }
 
+    /// The host address of the page at `offset`, of which reads and writes do nothing else. It is
+    /// right until the device is reset or its state replaced.
+    pub(crate) fn page(&mut self, offset: usize) -> Option<*mut u8> {
+        let page = self.bytes.get_mut(offset & !0xfff..)?;
+        (page.len() >= 0x1000).then_some(page.as_mut_ptr())
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
