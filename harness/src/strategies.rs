@@ -23,15 +23,18 @@ struct Built {
     /// What its guests' processes are left with.
     policy: Policy,
     support: fn() -> Support,
-    make: fn() -> Result<Box<dyn Strategy>, Error>,
+    make: Make,
     /// Where guests can go wrong by design: how to find out at which instruction they do.
     watch: Option<Watch>,
     /// Whether its guests read the time-stamp counter through the machine's tap, so that what they
     /// read can be recorded.
     records_time: bool,
     /// The same with an error, for tests of what finds errors.
-    planted: Option<fn() -> Result<Box<dyn Strategy>, Error>>,
+    planted: Option<Make>,
 }
+
+/// Makes a strategy, ready to run guests.
+type Make = fn() -> Result<Box<dyn Strategy>, Error>;
 
 /// Runs a guest for at most so many instructions and tells in a sentence at which it left the
 /// architecture, if it did.
@@ -77,6 +80,8 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
             support: code_patching::support,
             make: || Ok(Box::new(code_patching::CodePatching::new(Options::default())?)),
             watch: None,
+            records_time: true,
+            planted: None,
         }),
     },
     Entry {

@@ -167,6 +167,9 @@ struct Job {
     watched: Option<Machine>,
 }
 
+/// What a program came to, and the strategy, if it can go on.
+type Judged = (Verdict, Counts, Option<Box<dyn Strategy>>);
+
 impl Job {
     fn new(id: StrategyId, number: u64, program: &Program) -> anyhow::Result<Job> {
         let image = program.assemble().map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -186,7 +189,7 @@ impl Job {
         strategy: Box<dyn Strategy>,
         limit: u64,
         deadlines: &Deadlines,
-    ) -> anyhow::Result<(Verdict, Counts, Option<Box<dyn Strategy>>)> {
+    ) -> anyhow::Result<Judged> {
         let id = strategy.id();
         let options = Options {
             stretch: [10, 100, 1_000, 20_000][(self.seed % 4) as usize],
@@ -257,7 +260,10 @@ fn machine(image: &[u8]) -> anyhow::Result<Machine> {
 /// Wakes guests that wait for an interrupt which their own code has made impossible: the host's
 /// request to stop ends the stretch, and then the comparison sees how late it is.
 #[derive(Clone, Default)]
-struct Deadlines(Arc<Mutex<Option<(Arc<Signals>, Instant)>>>);
+struct Deadlines(Arc<Mutex<Option<Deadline>>>);
+
+/// Whom to stop, and when.
+type Deadline = (Arc<Signals>, Instant);
 
 impl Deadlines {
     fn begin(&self, signals: &Arc<Signals>) {

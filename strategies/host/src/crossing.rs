@@ -9,7 +9,7 @@
 //!         41 ff e6                jmp r14
 //! ```
 //!
-//! R14 and R15 hold the address of the routine that goes on ([`ways_out`](crate::ways_out)) and its
+//! R14 and R15 hold the address of the routine that goes on (`ways_out`) and its
 //! thread's area since the guest was entered: 32-bit code cannot change them (Intel SDM volume 1,
 //! 3.4.1.1), and so a pad holds no address of the host's.
 

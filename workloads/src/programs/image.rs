@@ -130,7 +130,7 @@ impl Program {
         while context.len() < words {
             context.push(datum(&mut random));
         }
-        let directory = block.directory.map(|number| 1 | u32::from(number & 1) * PAGE);
+        let directory = block.directory.map(|number| 1 | (u32::from(number & 1) * PAGE));
         context.push(directory.unwrap_or(0));
         context
     }

@@ -127,7 +127,7 @@ fn segment_of_gate(random: &mut Random, ring: u8) -> u64 {
 
 fn descriptors(random: &mut Random) -> Vec<Slot> {
     let global = (0..16).map(|number| layout::RANDOM + number * 8);
-    let local = (0..8).map(|number| number * 8 | 4);
+    let local = (0..8).map(|number| (number * 8) | 4);
     global.chain(local).map(|selector| Slot { selector, value: descriptor(random) }).collect()
 }
 
@@ -175,8 +175,8 @@ pub(super) fn selector(random: &mut Random, repertoire: &Repertoire<'_>, mode: M
     };
     match random.below(12) {
         0..=3 => usual,
-        4..=6 => layout::RANDOM + 8 * random.below(16) as u16 | ring,
-        7 | 8 => 8 * random.below(8) as u16 | 4 | ring,
+        4..=6 => (layout::RANDOM + 8 * random.below(16) as u16) | ring,
+        7 | 8 => (8 * random.below(8) as u16) | 4 | ring,
         9 => layout::USER_DATA,
         10 if !repertoire.kept_out.beyond_ring_3 => random.below(4) as u16,
         10 => 0,
