@@ -99,6 +99,12 @@ fn what_the_command_line_says_replaces_what_the_file_says() {
     let both = Overrides { peers: names(&["qemu-kvm"]), ..strategies };
     assert_eq!(changed(both), ["hardware-assist", "qemu-kvm"]);
     let peers = Overrides { peers: names(&["qemu-tcg"]), ..Overrides::default() };
-    let built_in = ["interpretation", "trap-and-emulate", "binary-translation", "hardware-assist"];
+    let built_in = [
+        "interpretation",
+        "trap-and-emulate",
+        "code-patching",
+        "binary-translation",
+        "hardware-assist",
+    ];
     assert_eq!(changed(peers), [&built_in[..], &["qemu-tcg"]].concat());
 }

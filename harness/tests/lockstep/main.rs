@@ -68,7 +68,7 @@ fn agree(id: StrategyId, workload: &str, iterations: u32) -> Result<(), String> 
     let progress = lockstep.progress();
     println!("{id}/{workload}: {progress:?}");
     match end {
-        End::Stopped(Stop::Exit(0)) if progress.stretches > 2 => Ok(()),
+        End::Stopped(Stop::Exit(0)) if progress.stretches > 1 => Ok(()),
         End::Different(finding) => Err(finding.to_string()),
         end => Err(format!("{end:?} after {progress:?}")),
     }

@@ -92,11 +92,11 @@ impl Code for PatchedCode {
     fn begin(&mut self, m: &mut Machine, shadow: &mut Shadow) -> Result<(), host::Error> {
         shadow.hide_code(|_, _| true)?;
         m.memory.own_code(self.owner);
-        self.patches.doubt(m);
-        if self.patches.is_crowded(m) {
+        if self.patches.is_of_another(m) || self.patches.is_crowded(m) {
             self.patches.forget(m, shadow)?;
         }
-        Ok(())
+        self.patches.doubt(m);
+        self.patches.take_again(shadow)
     }
 
     fn enter(&mut self, m: &mut Machine, shadow: &mut Shadow) -> Result<u32, host::Error> {
@@ -111,6 +111,9 @@ impl Code for PatchedCode {
         {
             // Ring 0 has come to code that was patched for ring 3.
             shadow.hide_code(|page, _| page == linear & !0xfff)?;
+        }
+        if self.prescans() {
+            self.examine_entry(m, shadow, linear)?;
         }
         if self.patches.virtual_page.is_some() {
             self.patches.write_cpu(m);
@@ -194,6 +197,26 @@ impl Code for PatchedCode {
 }
 
 impl PatchedCode {
+    /// Examines what the guest is entered at, if that has not been done: a handler may return into
+    /// the middle of an instruction.
+    fn examine_entry(
+        &mut self,
+        m: &mut Machine,
+        shadow: &mut Shadow,
+        linear: u32,
+    ) -> Result<(), host::Error> {
+        let Some(slot) = self.patches.shown(shadow, linear) else { return Ok(()) };
+        let eip = m.cpu.eip;
+        let is_new = self.patches.view(slot).is_some_and(|view| {
+            view.offset_of(eip).is_some_and(|offset| !view.is_examined(offset))
+        });
+        if is_new {
+            self.patches.examine(m, shadow, slot, eip)?;
+            self.still_shown(m, shadow, slot)?;
+        }
+        Ok(())
+    }
+
     /// Shows a view again if a new stub has hidden it.
     fn still_shown(
         &mut self,

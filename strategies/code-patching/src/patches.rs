@@ -17,6 +17,8 @@ use machine::memory::PageKind;
 use machine::{LinearAddress, Machine, PhysicalAddress};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::{Arc, Weak};
 
 /// Pages of code that are known at once; more make all be examined anew.
 const SLOTS: usize = 16384;
@@ -48,6 +50,8 @@ pub(crate) struct Patches {
     stubs: BTreeMap<u32, Record>,
     pub(crate) virtual_page: Option<u32>,
     model: CpuModel,
+    /// Whose code it is.
+    memory: Weak<File>,
     /// Traps by EIP, where they are counted.
     traps: FxHashMap<u32, u64>,
     pub(crate) statistics: crate::sites::Statistics,
@@ -67,9 +71,35 @@ impl Patches {
             stubs: BTreeMap::new(),
             virtual_page: None,
             model: CpuModel::default(),
+            memory: Weak::new(),
             traps: FxHashMap::default(),
             statistics: crate::sites::Statistics::default(),
         })
+    }
+
+    /// Whether what is known is of another machine. A machine is known by its memory's file.
+    pub(crate) fn is_of_another(&mut self, m: &Machine) -> bool {
+        let memory = Arc::downgrade(m.memory.file());
+        !std::mem::replace(&mut self.memory, memory.clone()).ptr_eq(&memory)
+    }
+
+    /// Takes the window's ranges again, after the window was another engine's.
+    pub(crate) fn take_again(&self, shadow: &mut Shadow) -> Result<(), host::Error> {
+        for area in &self.areas {
+            if !shadow.is_taken(area.base().into()) {
+                let from = (self.pages.file(), area.file_offset(area.base()));
+                shadow.take(area.base().into()..area.end(), from, Protection::Execute, false)?;
+            }
+        }
+        match self.virtual_page {
+            Some(page) if !shadow.is_taken(page.into()) => self.take_virtual_page(shadow, page),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_virtual_page(&self, shadow: &mut Shadow, page: u32) -> Result<(), host::Error> {
+        let range = u64::from(page)..u64::from(page) + PAGE as u64;
+        shadow.take(range, (self.pages.file(), VIRTUAL_CPU), Protection::WriteData, true)
     }
 
     /// Whatever is known may be out of date.
@@ -526,9 +556,7 @@ impl Patches {
         if self.virtual_page.is_none()
             && let Some(page) = place::for_page(m, shadow)
         {
-            let range = u64::from(page)..u64::from(page) + PAGE as u64;
-            let from = (self.pages.file(), VIRTUAL_CPU);
-            shadow.take(range, from, Protection::WriteData, true)?;
+            self.take_virtual_page(shadow, page)?;
             self.virtual_page = Some(page);
         }
         Ok(self.virtual_page)

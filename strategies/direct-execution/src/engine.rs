@@ -99,6 +99,8 @@ impl<C: Code> Engine<C> {
         let before = m.counters;
         let stop = self.run_guest(m, &mut stint);
         self.exits.add_counters(&before, &m.counters);
+        // Another engine of this process may want the addresses.
+        self.shadow = None;
         stop
     }
 
@@ -110,12 +112,9 @@ impl<C: Code> Engine<C> {
         if traps_time_stamps {
             mode.trap_time_stamps();
         }
-        // Another engine may have run the machine since: what the window shows may be old.
-        match &mut self.shadow {
-            Some(shadow) => shadow.clear(),
-            None => Shadow::new(traps_time_stamps).map(|shadow| self.shadow = Some(shadow)),
-        }
-        .map_err(|error| self.failure(error))?;
+        self.shadow = None;
+        let shadow = Shadow::new(traps_time_stamps).map_err(|error| self.failure(error))?;
+        self.shadow = Some(shadow);
         m.tlb.take_forgotten();
         m.memory.forget_code();
         self.with_code(|code, shadow| code.begin(m, shadow))?;
