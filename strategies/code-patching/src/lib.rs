@@ -104,7 +104,7 @@ pub struct CodePatching {
 
 impl CodePatching {
     /// A monitor that has run nothing yet. The window at linear address 0 is the process's only one,
-    /// and taken from the first run until the value is dropped.
+    /// and taken while a guest runs.
     ///
     /// # Errors
     /// When the host has no memory for it.

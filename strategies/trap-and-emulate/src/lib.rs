@@ -24,7 +24,7 @@ pub fn support() -> Support {
 
 impl TrapAndEmulate {
     /// A monitor that has run nothing yet. The window at linear address 0 is the process's only one,
-    /// and taken from the first run until the value is dropped.
+    /// and taken while a guest runs.
     #[must_use]
     pub fn new() -> TrapAndEmulate {
         TrapAndEmulate { engine: Engine::new(StrategyId::TrapAndEmulate, GuestBytes) }
