@@ -11,7 +11,7 @@
 //! - A sensitive instruction (`class`) becomes a jump to a *stub* (`stub`), and takes neighbours along
 //!   where it is shorter than the jump (`plan`). Stubs work on a *virtual CPU* (`virtual_cpu`), a page
 //!   that only guest ring 0 reaches, or leave for the monitor by a far jump
-//!   ([`host::crossing`]), at a tenth of a signal's price. Where there is no room, one byte traps.
+//!   ([`host::crossing`]), at a fraction of a signal's price. Where there is no room, one byte traps.
 //! - The copies are execute-only memory, where the CPU has protection keys: a guest that reads its
 //!   code faults, and the emulator reads the guest's own bytes for it. A page with code in it is not
 //!   writable; the emulator writes, and what was examined there is examined anew.
