@@ -134,6 +134,12 @@ pub fn support(id: StrategyId) -> Support {
     }
 }
 
+/// Whether a strategy has only a substitute in software for the hardware that it is made for.
+#[must_use]
+pub fn is_substituted(id: StrategyId) -> bool {
+    id == StrategyId::HardwareAssist && matches!(support(id), Support::Qualified(_))
+}
+
 /// The strategy, ready to run guests.
 ///
 /// # Errors

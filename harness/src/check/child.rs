@@ -9,7 +9,7 @@ use host::sandbox::record::CrashRecord;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use strategy::{StrategyId, Support};
+use strategy::StrategyId;
 
 /// How long past its time a process may take: a difference is narrowed down in it.
 const GRACE: Duration = Duration::from_secs(15);
@@ -111,9 +111,9 @@ impl Child<'_> {
         command.arg("check-worker").arg("--strategy").arg(self.id.name());
         command.arg("--record").arg(record);
         command.arg("--millis").arg(self.turn.as_millis().to_string());
-        let limit = match strategies::support(self.id) {
-            Support::Qualified(_) => MOST_SLOW_INSTRUCTIONS,
-            Support::Full | Support::Missing(_) => MOST_INSTRUCTIONS,
+        let limit = match strategies::is_substituted(self.id) {
+            true => MOST_SLOW_INSTRUCTIONS,
+            false => MOST_INSTRUCTIONS,
         };
         command.arg("--limit").arg(limit.to_string());
         if let Some(Series { seed, first, count }) = self.series {

@@ -10,7 +10,7 @@ use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpAccess, OpKind, Regi
 use machine::cpu::Cr4;
 use machine::tap::{Divergence, Event, Expected, Found};
 use machine::{Cpu, Difference};
-use strategy::{StrategyId, Support};
+use strategy::StrategyId;
 use workloads::programs::{KeptOut, layout};
 
 /// Why an instruction is not asked of a strategy, or nothing if it is.
@@ -40,19 +40,18 @@ pub(super) fn exclusion(id: StrategyId, instruction: &Instruction) -> Option<Str
 
 /// What programs for a strategy keep away from.
 pub(super) fn kept_out(id: StrategyId) -> KeptOut {
-    KeptOut {
-        beyond_ring_3: strategies::can_watch(id),
-        rare: matches!(strategies::support(id), Support::Qualified(_)),
-    }
+    KeptOut { beyond_ring_3: strategies::can_watch(id), rare: strategies::is_substituted(id) }
 }
 
 /// The same in words, for those who read the result.
 pub(super) fn remark(id: StrategyId) -> Option<String> {
     let support = strategies::support(id);
     let remark = support.qualification()?;
-    Some(format!(
-        "without 16-bit code, EFLAGS.AC, device memory and paging that is off, for there is {remark}"
-    ))
+    let without = match strategies::is_substituted(id) {
+        true => "without 16-bit code, EFLAGS.AC, device memory and paging that is off: ",
+        false => "",
+    };
+    Some(format!("{without}{remark}"))
 }
 
 /// What is asked of no strategy.

@@ -6,12 +6,12 @@ use crate::strategies;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
-use strategy::{StrategyId, Support};
+use strategy::StrategyId;
 
 /// Shares of the time. The reference held against itself shows little; a strategy that works here in a
 /// way of its own (KVM in software) is slow, and shows mostly what its host's module does.
 const USUAL: u32 = 4;
-const QUALIFIED: u32 = 2;
+const SUBSTITUTED: u32 = 2;
 const REFERENCE: u32 = 1;
 
 /// One strategy.
@@ -36,10 +36,10 @@ pub(super) struct Share {
 
 impl Share {
     pub(super) fn new(id: StrategyId) -> Share {
-        let weight = match strategies::support(id) {
-            _ if id == StrategyId::Interpretation => REFERENCE,
-            Support::Qualified(_) => QUALIFIED,
-            Support::Full | Support::Missing(_) => USUAL,
+        let weight = match id {
+            StrategyId::Interpretation => REFERENCE,
+            id if strategies::is_substituted(id) => SUBSTITUTED,
+            _ => USUAL,
         };
         Share {
             id,

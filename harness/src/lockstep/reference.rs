@@ -25,6 +25,10 @@ pub(super) struct Reference {
 /// Pages that are remembered as written lately.
 const MOST_RECENT: usize = 128;
 
+/// Visits of a stretch's end at which nothing but flags differs, and for which it is looked whether
+/// those are undefined there.
+const MOST_FLAG_CHECKS: u32 = 16;
+
 /// Whether the reference came to where a strategy has stopped.
 pub(super) enum Chase {
     /// Everything is equal there, after so many instructions.
@@ -131,35 +135,17 @@ impl Reference {
         leader: &Machine,
         stretch: &Stretch,
     ) -> Chase {
-        let missed = match self.chase(leader, stretch) {
-            Chase::Missed(missed) => missed,
-            reached @ Chase::Reached(_) => return reached,
-        };
-        if let Some(visit) = &missed.closest
-            && let Some(flags) = differing_flags(&visit.cpu, &stretch.cpu)
-        {
-            self.go_to(origin);
-            if undefined::after(&mut self.machine, &stretch.events, visit.at).contains(flags) {
-                let value = stretch.cpu.flags.bits();
-                self.machine.cpu.flags.merge(value, flags);
-                self.choices.push(Choice::Flags { value, mask: flags.bits() });
-                if self.is_there(leader, stretch) {
-                    self.machine.bus.tap.switch_off();
-                    return Chase::Reached(visit.at);
-                }
-            }
-        }
-        Chase::Missed(missed)
-    }
-
-    fn chase(&mut self, leader: &Machine, stretch: &Stretch) -> Chase {
         self.machine.replay(stretch.events.clone());
         let begun = self.machine.counters.instructions;
         let (target, bound) = (&stretch.cpu, stretch.bound());
         let mut closest: Option<Visit> = None;
+        let (mut flag_checks, mut halted) = (MOST_FLAG_CHECKS, false);
         let why = loop {
             let executed = self.machine.counters.instructions - begun;
-            if stretch.may_be(executed) && self.is_there(leader, stretch) {
+            if stretch.may_be(executed)
+                && (self.is_there(leader, stretch)
+                    || self.takes_flags(origin, leader, stretch, executed, &mut flag_checks))
+            {
                 self.machine.bus.tap.switch_off();
                 return Chase::Reached(executed);
             }
@@ -168,17 +154,15 @@ impl Reference {
             if let Some(divergence) = self.machine.divergence().filter(|_| !stretch.overran) {
                 break Why::Inputs(divergence.clone());
             }
+            if halted {
+                break Why::Halted;
+            }
             if executed >= bound {
                 break Why::Bound;
             }
             match self.emulator.run_to(&mut self.machine, target.eip, bound - executed) {
                 Outcome::Continue => {}
-                Outcome::Halted if self.is_there(leader, stretch) => {}
-                Outcome::Halted => {
-                    let executed = self.machine.counters.instructions - begun;
-                    self.note_visit(target, executed, &mut closest);
-                    break Why::Halted;
-                }
+                Outcome::Halted => halted = true,
                 Outcome::Shutdown if stretch.stop == Stop::TripleFault => {
                     self.machine.bus.tap.switch_off();
                     return Chase::Reached(self.machine.counters.instructions - begun);
@@ -189,6 +173,36 @@ impl Reference {
         quieten(&self.machine);
         self.machine.bus.tap.switch_off();
         Chase::Missed(Box::new(Missed { why, closest }))
+    }
+
+    /// Whether nothing is different but flags that are undefined here, `executed` instructions behind
+    /// `origin`; those are then taken over. The way is gone once more for that, and ends in the same
+    /// place.
+    fn takes_flags(
+        &mut self,
+        origin: &Origin<'_>,
+        leader: &Machine,
+        stretch: &Stretch,
+        executed: u64,
+        checks: &mut u32,
+    ) -> bool {
+        let Some(flags) = differing_flags(&self.machine.cpu, &stretch.cpu).filter(|_| *checks > 0)
+        else {
+            return false;
+        };
+        *checks -= 1;
+        let counters = self.machine.counters;
+        self.go_to(origin);
+        let undefined = undefined::after(&mut self.machine, &stretch.events, executed);
+        self.machine.counters = counters;
+        let (mine, theirs) = (self.machine.cpu.flags, stretch.cpu.flags.bits());
+        self.machine.cpu.flags.merge(theirs, flags);
+        if undefined.contains(flags) && self.is_there(leader, stretch) {
+            self.choices.push(Choice::Flags { value: theirs, mask: flags.bits() });
+            return true;
+        }
+        self.machine.cpu.flags = mine;
+        false
     }
 
     fn is_there(&mut self, leader: &Machine, stretch: &Stretch) -> bool {

@@ -1,9 +1,9 @@
 //! The machine that a strategy runs, one stretch at a time.
 
 use emulator::Outcome;
+use machine::host_time::processor_nanos;
 use machine::tap::{Divergence, Event, Expected};
 use machine::{Cpu, Machine};
-use std::time::{Duration, Instant};
 use strategy::{Error, Limit, Stop, Strategy, StrategyId};
 
 /// Events that a stretch can have: more than any strategy makes in one.
@@ -30,7 +30,9 @@ pub(super) struct Stretch {
     pub(super) divergence: Option<Divergence>,
     /// The CPU where it ended.
     pub(super) cpu: Cpu,
-    took: Duration,
+    /// Nanoseconds of processor time. On the wall clock a stretch can be long in which others ran, and
+    /// the reference would go on for as long.
+    took: u64,
     /// Instructions, if the strategy counts them.
     counted: Option<u64>,
 }
@@ -43,8 +45,7 @@ impl Stretch {
 
     /// More instructions than this it cannot have been.
     pub(super) fn bound(&self) -> u64 {
-        let nanos = u64::try_from(self.took.as_nanos()).unwrap_or(u64::MAX);
-        let by_time = nanos.saturating_mul(INSTRUCTIONS_PER_NANOSECOND);
+        let by_time = self.took.saturating_mul(INSTRUCTIONS_PER_NANOSECOND);
         by_time.saturating_add(self.limit.saturating_mul(4)).saturating_add(10_000)
     }
 }
@@ -82,7 +83,7 @@ pub(super) fn replay(
 }
 
 fn run(strategy: &mut dyn Strategy, machine: &mut Machine, limit: u64) -> Result<Stretch, Error> {
-    let (begun, before) = (Instant::now(), machine.counters.instructions);
+    let (begun, before) = (processor_nanos(), machine.counters.instructions);
     let mut stop = strategy.run(machine, &Limit::instructions(limit))?;
     if stop == Stop::Limit && !machine.cpu.halted && complete(machine) == Outcome::Shutdown {
         stop = Stop::TripleFault;
@@ -96,7 +97,7 @@ fn run(strategy: &mut dyn Strategy, machine: &mut Machine, limit: u64) -> Result
         overran: false,
         divergence: None,
         cpu: machine.cpu.clone(),
-        took: begun.elapsed(),
+        took: processor_nanos() - begun,
     })
 }
 
