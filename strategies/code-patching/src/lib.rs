@@ -56,6 +56,7 @@ mod place;
 mod plan;
 mod sites;
 mod stub;
+mod sweep;
 mod view;
 mod virtual_cpu;
 

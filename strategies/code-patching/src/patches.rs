@@ -38,6 +38,8 @@ struct Record {
 /// Everything that is known of the guest's code.
 pub(crate) struct Patches {
     pub(crate) options: Options,
+    /// Whether copies hold nothing that was not examined: they can, where nobody reads them.
+    only_examined: bool,
     pub(crate) pages: SharedPages,
     pub(crate) views: Vec<Option<View>>,
     free: Vec<usize>,
@@ -61,6 +63,7 @@ impl Patches {
     pub(crate) fn new(options: Options) -> Result<Patches, host::Error> {
         Ok(Patches {
             options,
+            only_examined: options.mode == Mode::Prescan && host::has_execute_only_memory(),
             pages: SharedPages::new(FILE)?,
             views: Vec::new(),
             free: Vec::new(),
@@ -174,6 +177,9 @@ impl Patches {
             let view = self.views[slot].as_mut();
             let holds = !doubtful || view.is_some_and(|view| view.refresh(&bytes));
             if holds {
+                if doubtful {
+                    self.write_unexamined(slot);
+                }
                 self.watch(m, shadow, key.offset)?;
                 let behind = self.view(slot).and_then(|view| view.next);
                 behind.map_or(Ok(()), |behind| self.watch(m, shadow, behind))?;
@@ -190,11 +196,10 @@ impl Patches {
             self.views.len() - 1
         });
         self.unverified[slot] = false;
-        let fill = match self.options.mode {
-            Mode::Prescan => vec![TRAP; PAGE],
-            Mode::OnTrap { .. } => bytes[..PAGE].to_vec(),
-        };
-        self.pages.write(slot * PAGE, &fill);
+        match self.only_examined {
+            true => self.pages.write(slot * PAGE, &[TRAP; PAGE]),
+            false => self.pages.write(slot * PAGE, &bytes[..PAGE]),
+        }
         self.views[slot] = Some(View::new(key, bytes));
         self.by_key.insert(key, slot);
         self.rest_on(m, shadow, slot, key.offset)?;
@@ -272,7 +277,10 @@ impl Patches {
     ) -> Result<(), host::Error> {
         let Some(view) = self.views[slot].as_mut() else { return Ok(()) };
         let Some(entry) = view.offset_of(eip) else { return Ok(()) };
-        let found = view.examine(entry);
+        let mut found = view.examine(entry);
+        if self.options.mode == Mode::Prescan && !self.only_examined {
+            found.extend(view.sweep());
+        }
         for &given_up in &found.given_up {
             self.dissolve_at(slot, given_up);
             self.pages.write(slot * PAGE + usize::from(given_up), &[TRAP]);
@@ -312,6 +320,16 @@ impl Patches {
             let room = PAGE - usize::from(offset);
             let bytes = view.bytes_of(offset);
             self.pages.write(at, &bytes[..bytes.len().min(room)]);
+        }
+    }
+
+    /// Writes the guest's bytes to the executable copy where no instruction was examined, if such
+    /// are to be there.
+    fn write_unexamined(&mut self, slot: usize) {
+        let Some(view) = self.views[slot].as_ref().filter(|_| !self.only_examined) else { return };
+        let is_guests = |at: &u16| !view.is_code(*at) && view.window_at(*at).is_none();
+        for at in (0..PAGE as u16).filter(is_guests) {
+            self.pages.write(slot * PAGE + usize::from(at), &[view.byte(at)]);
         }
     }
 
@@ -405,6 +423,7 @@ impl Patches {
         self.remove_stub(window.stub);
         let length = usize::from(window.end - start);
         self.pages.write(slot * PAGE + usize::from(start), &vec![TRAP; length]);
+        self.write_unexamined(slot);
         for &(part, _) in &window.parts {
             self.write_plain(slot, part);
         }
@@ -501,7 +520,7 @@ impl Patches {
         if !view.take_write(written.clone(), now) {
             return false;
         }
-        if self.options.mode != Mode::Prescan {
+        if !self.only_examined {
             let patched = written.clone().any(|at| view.window_at(at as u16).is_some());
             if !patched {
                 self.pages.write(slot * PAGE + written.start, &now[written.clone()]);
