@@ -62,8 +62,6 @@ pub(crate) struct View {
     pub(crate) key: Key,
     /// The page as it was examined, with the first bytes of the page behind it.
     bytes: Vec<u8>,
-    /// Up to where it was swept.
-    pub(crate) swept: u16,
     /// The page behind it, while instructions reach into that.
     pub(crate) next: Option<u64>,
     marks: Vec<u8>,
@@ -78,7 +76,6 @@ impl View {
         View {
             key,
             bytes,
-            swept: 0,
             next: None,
             marks: vec![0; PAGE],
             instructions: BTreeMap::new(),
@@ -168,7 +165,7 @@ impl View {
     }
 
     /// Nothing where the rest of the instruction is not there.
-    pub(crate) fn decode(&self, at: u16) -> Option<Examined> {
+    fn decode(&self, at: u16) -> Option<Examined> {
         let bits = if self.key.is_32bit { 32 } else { 16 };
         let bytes = &self.bytes[usize::from(at)..];
         let bytes = &bytes[..bytes.len().min(LONGEST)];
@@ -277,14 +274,6 @@ pub(crate) struct Found {
     pub(crate) new: Vec<u16>,
     /// Instructions that overlap with one of those.
     pub(crate) given_up: Vec<u16>,
-}
-
-impl Found {
-    /// Adds what another examination found.
-    pub(crate) fn extend(&mut self, other: Found) {
-        self.new.extend(other.new);
-        self.given_up.extend(other.given_up);
-    }
 }
 
 #[cfg(test)]
