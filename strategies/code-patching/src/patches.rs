@@ -123,6 +123,7 @@ impl Patches {
         m: &mut Machine,
         shadow: &mut Shadow,
     ) -> Result<(), host::Error> {
+        tracing::debug!(views = self.by_key.len(), "all code is examined anew");
         shadow.hide_code(|_, _| true)?;
         shadow.give_back()?;
         for &page in self.by_page.keys() {

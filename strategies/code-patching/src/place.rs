@@ -49,7 +49,9 @@ pub(crate) fn for_area(m: &Machine, shadow: &Shadow, code: u32, ceiling: u64) ->
         let end = u64::from(base) + u64::from(area::BYTES);
         let mut units = (base..=base + (area::BYTES - 1)).step_by(UNIT as usize);
         let taken = units.any(|at| shadow.is_taken(at.into()) || shadow.is_taken_for_code(at));
-        base >= FIRST && end <= ceiling && !taken && is_area_free(m, base)
+        let shown = base.wrapping_add(shadow.code_shift());
+        let is_free = is_area_free(m, base) && is_area_free(m, shown);
+        base >= FIRST && end <= ceiling && !taken && is_free
     })
 }
 

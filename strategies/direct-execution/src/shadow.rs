@@ -171,8 +171,9 @@ impl Shadow {
         Ok(())
     }
 
-    /// How far above the guest's addresses code is shown.
-    pub(crate) fn code_shift(&self) -> u32 {
+    /// How far above the guest's addresses code is shown, modulo 4 GiB.
+    #[must_use]
+    pub fn code_shift(&self) -> u32 {
         self.code_shift
     }
 
