@@ -7,7 +7,7 @@ use super::worker::Verdict;
 use crate::lockstep::{Finding, Place, What};
 use crate::{expectations, strategies};
 use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpAccess, OpKind, Register};
-use machine::cpu::Cr4;
+use machine::cpu::{Cr4, Eflags, SegmentRegister, register};
 use machine::tap::{Divergence, Event, Expected, Found};
 use machine::{Cpu, Difference};
 use strategy::StrategyId;
@@ -151,8 +151,15 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
     Verdict::Different(finding.to_string())
 }
 
-/// Why a difference of any instruction is none: in device memory, reads show.
+/// Why a difference of any instruction is none.
 fn left_open(finding: &Finding) -> Option<&'static str> {
+    if let Some(open) = &finding.open {
+        return Some(open.kind());
+    }
+    if finding.culprit().is_some_and(|culprit| writes_over_itself(&culprit, &finding.before)) {
+        return Some("how far a repetition goes that writes over itself is the CPU's choice");
+    }
+    // In device memory, reads show.
     let is_device = |cpu: &Cpu| cpu.paging() && u64::from(cpu.cr3) >= layout::MEMORY;
     // Bytes of code that are in no memory.
     let code = finding.block.first().is_some_and(|line| line.text.contains("??"));
@@ -163,6 +170,43 @@ fn left_open(finding: &Finding) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Whether a repeated string instruction stores to its own bytes: a CPU may look at them again after
+/// each iteration (Intel SDM volume 3, 11.6).
+fn writes_over_itself(instruction: &Instruction, before: &Cpu) -> bool {
+    use Mnemonic as M;
+    let stores = matches!(
+        instruction.mnemonic(),
+        M::Stosb
+            | M::Stosw
+            | M::Stosd
+            | M::Movsb
+            | M::Movsw
+            | M::Movsd
+            | M::Insb
+            | M::Insw
+            | M::Insd
+    );
+    if !stores || !instruction.is_string_instruction() || !instruction.has_rep_prefix() {
+        return false;
+    }
+    let wide = instruction.op0_kind() != OpKind::MemoryESDI;
+    let mask = if wide { u32::MAX } else { 0xffff };
+    let size = instruction.memory_size().size() as u32;
+    let count = before.registers[register::ECX] & mask;
+    let bytes = u64::from(count) * u64::from(size);
+    let start = before
+        .segment(SegmentRegister::Es)
+        .base
+        .wrapping_add(before.registers[register::EDI] & mask);
+    let start = match before.flags.contains(Eflags::DF) {
+        true => start.wrapping_add(size).wrapping_sub(bytes as u32),
+        false => start,
+    };
+    let here = before.instruction_address().0;
+    (0..instruction.len() as u32)
+        .any(|at| u64::from(here.wrapping_add(at).wrapping_sub(start)) < bytes)
 }
 
 /// Whether nothing differs but words in memory that are selectors of the LDT with RPL 3.
