@@ -143,7 +143,7 @@ impl Code for PatchedCode {
         address: u32,
     ) -> Result<Touch, host::Error> {
         let linear = m.cpu.instruction_address().0;
-        if (linear ^ address) & !0xfff != 0 || shadow.is_taken(address.into()) {
+        if (linear ^ address) & !0xfff != 0 || shadow.is_taken_for_code(address) {
             // It reaches into a page that is not there, or it is nowhere.
             return Ok(Touch::Emulate);
         }
@@ -156,6 +156,9 @@ impl Code for PatchedCode {
             return Ok(Touch::Emulate);
         }
         let Some(key) = self.patches.key(m, self.level, linear) else { return Ok(Touch::Emulate) };
+        if !self.patches.settle(m, shadow, linear)? {
+            return Ok(Touch::Emulate);
+        }
         let slot = self.patches.find(m, shadow, key)?;
         self.patches.examine(m, shadow, slot, m.cpu.eip)?;
         Ok(if self.patches.show(m, shadow, slot)? { Touch::Mapped } else { Touch::Emulate })

@@ -68,6 +68,8 @@ pub(crate) struct Setting {
     pub(crate) level: Level,
     /// Where the virtual CPU's page lies.
     pub(crate) page: u32,
+    /// How far above its EIP code lies in the host's linear addresses.
+    pub(crate) shift: u32,
     pub(crate) model: CpuModel,
 }
 
@@ -179,7 +181,7 @@ impl Assembly {
     /// Leaves for the monitor, which executes the instruction.
     fn cross(&mut self, part: &Part<'_>) {
         const FAR_JUMP: u32 = 7;
-        let pad = self.e.here().wrapping_add(FAR_JUMP);
+        let pad = self.e.here().wrapping_add(FAR_JUMP).wrapping_add(self.setting.shift);
         self.e.far_jump(crossing::CODE_SELECTOR, pad);
         self.e.raw(&crossing::pad(part.eip()));
     }

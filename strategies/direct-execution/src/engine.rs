@@ -293,7 +293,10 @@ impl<C: Code> Engine<C> {
     fn handle(&mut self, m: &mut Machine, exit: Exit) -> Result<Outcome, Error> {
         match exit {
             Exit::Page { address, fetch: true, .. } => {
-                let answer = self.with_code(|code, shadow| code.fetch(m, shadow, address))?;
+                let answer = self.with_code(|code, shadow| {
+                    let address = address.wrapping_sub(shadow.code_shift());
+                    code.fetch(m, shadow, address)
+                })?;
                 self.touched(m, answer)
             }
             Exit::Page { address, write, .. } => {
@@ -365,7 +368,8 @@ impl<C: Code> Engine<C> {
             stint.mode.allow_crossings(pads);
         }
         let ceiling = self.shadow.as_ref().and_then(Shadow::ceiling).filter(|_| m.cpu.cpl == 3);
-        let entry = Entry { eip, single_step, ceiling };
+        let code_shift = self.shadow.as_ref().map_or(0, Shadow::code_shift);
+        let entry = Entry { eip, single_step, ceiling, code_shift };
         let exit = world::stay(m, &mut stint.mode, &mut self.segments, entry);
         let exit = exit.map_err(|error| self.failure(error))?;
         let crossing = if let Exit::Crossing(number) = exit { Some(number) } else { None };

@@ -15,6 +15,8 @@ const MOST: usize = 1024;
 struct Shadow {
     segment: Segment,
     ceiling: Option<u32>,
+    /// By how much the host's base is higher than the guest's.
+    shift: u32,
     entry: LdtEntry,
 }
 
@@ -24,8 +26,9 @@ pub(crate) struct ShadowSegments {
     shadows: Vec<Shadow>,
     /// The registers when the guest was last entered: mostly they are still so.
     entered: [Option<Entered>; 6],
-    /// The ceiling then.
+    /// The ceiling and the code's shift then.
     ceiling: Option<u32>,
+    code_shift: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -37,26 +40,30 @@ struct Entered {
 
 impl ShadowSegments {
     /// The host selectors for the guest's six segment registers. With a `ceiling`, no segment reaches
-    /// linear addresses from there on.
+    /// linear addresses from there on. Code is found `code_shift` higher than the guest has it.
     pub(crate) fn selectors(
         &mut self,
         segments: &[Segment; 6],
         ceiling: Option<u32>,
+        code_shift: u32,
     ) -> Result<[u16; 6], host::Error> {
         if self.shadows.len() > MOST {
             self.entered = [None; 6];
             self.shadows.clear();
         }
-        if self.ceiling != ceiling {
+        if (self.ceiling, self.code_shift) != (ceiling, code_shift) {
             self.entered = [None; 6];
-            self.ceiling = ceiling;
+            (self.ceiling, self.code_shift) = (ceiling, code_shift);
         }
         let mut selectors = [0; 6];
         for (number, segment) in segments.iter().enumerate() {
             let entered = self.entered[number].filter(|entered| entered.segment == *segment);
             let selector = match entered {
                 Some(entered) => entered.selector,
-                None => self.selector(segment)?,
+                None if number == SegmentRegister::Cs as usize => {
+                    self.selector(segment, code_shift)?
+                }
+                None => self.selector(segment, 0)?,
             };
             self.entered[number] = Some(Entered { segment: *segment, selector });
             selectors[number] = selector;
@@ -64,20 +71,24 @@ impl ShadowSegments {
         Ok(selectors)
     }
 
-    fn selector(&mut self, segment: &Segment) -> Result<u16, host::Error> {
+    fn selector(&mut self, segment: &Segment, shift: u32) -> Result<u16, host::Error> {
         // Null selectors of 1 to 3 would be 0 after the host's next interrupt anyway: IRET to an outer
         // level clears them.
         let ceiling = self.ceiling;
         let Some(descriptor) = descriptor(segment).and_then(|whole| below(whole, ceiling)) else {
             return Ok(0);
         };
-        let same = |shadow: &&Shadow| shadow.segment == *segment && shadow.ceiling == ceiling;
+        let descriptor =
+            SegmentDescriptor { base: descriptor.base.wrapping_add(shift), ..descriptor };
+        let same = |shadow: &&Shadow| {
+            shadow.segment == *segment && (shadow.ceiling, shadow.shift) == (ceiling, shift)
+        };
         if let Some(known) = self.shadows.iter().find(same) {
             return Ok(known.entry.selector());
         }
         let entry = LdtEntry::new(descriptor)?;
         let selector = entry.selector();
-        self.shadows.push(Shadow { segment: *segment, ceiling, entry });
+        self.shadows.push(Shadow { segment: *segment, ceiling, shift, entry });
         Ok(selector)
     }
 

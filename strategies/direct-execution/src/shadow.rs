@@ -13,7 +13,10 @@
 //! neighbours.
 //!
 //! A page may be shown for execution alone, from a file of the monitor's ([`CodePage`]): data accesses
-//! to it are faults, and the emulator's. And ranges may be taken that the guest does not use.
+//! to it are faults, and the emulator's. Where the host has no memory that can be executed and not read,
+//! such pages are shown at another place, which only the code segment leads to: its base is that much
+//! higher ([`Shadow::set_code_shift`]), and data accesses meet the guest's own page. And ranges may be
+//! taken that the guest does not use.
 
 use crate::straddle;
 use host::low_memory::Protection;
@@ -72,7 +75,10 @@ struct Taken {
 pub struct Shadow {
     window: LowWindow,
     shown: Runs,
+    /// By the guest's page.
     codes: BTreeMap<u64, (CodePage, bool)>,
+    /// How far above the guest's page its code is shown, modulo 4 GiB.
+    code_shift: u32,
     taken: Vec<Taken>,
     /// Whether the guest's own pages can be executed.
     executable: bool,
@@ -94,6 +100,7 @@ impl Shadow {
             window: LowWindow::new()?,
             shown: Runs::default(),
             codes: BTreeMap::new(),
+            code_shift: 0,
             taken: Vec::new(),
             executable,
             user: false,
@@ -153,6 +160,40 @@ impl Shadow {
         Ok(())
     }
 
+    /// Shows code so many bytes, whole pages, above the guest's addresses (modulo 4 GiB).
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn set_code_shift(&mut self, shift: u32) -> Result<(), host::Error> {
+        self.hide_code(|_, _| true)?;
+        self.code_shift = shift;
+        self.find_privileges();
+        Ok(())
+    }
+
+    /// How far above the guest's addresses code is shown, modulo 4 GiB.
+    #[must_use]
+    pub fn code_shift(&self) -> u32 {
+        self.code_shift
+    }
+
+    /// Where the code of a guest's page is shown.
+    fn code_place(&self, page: u64) -> u64 {
+        (page + u64::from(self.code_shift)) & (END - 1)
+    }
+
+    /// The guest's page whose code is shown at a place, if there is one.
+    fn code_behind(&self, place: u64) -> Option<u64> {
+        let page = place.wrapping_sub(self.code_shift.into()) & (END - 1);
+        self.codes.contains_key(&page).then_some(page)
+    }
+
+    /// Whether code at a guest's address would be shown in a range that is taken.
+    #[must_use]
+    pub fn is_taken_for_code(&self, address: u32) -> bool {
+        self.is_taken(self.code_place(address.into()))
+    }
+
     /// Whether an address is in a range that is taken.
     #[must_use]
     pub fn is_taken(&self, address: u64) -> bool {
@@ -191,8 +232,8 @@ impl Shadow {
     }
 
     fn unmap(&mut self, pages: Range<u64>) -> Result<(), host::Error> {
-        let codes = self.hide_codes(&pages)?;
-        if !self.shown.remove(pages.clone()) && !codes {
+        self.hide_codes(&pages)?;
+        if !self.shown.remove(pages.clone()) {
             return Ok(());
         }
         // Where the hole makes one mapping too many, all go.
@@ -224,7 +265,11 @@ impl Shadow {
     /// Finds anew which pages the user may touch: some may be gone.
     fn find_privileges(&mut self) {
         let runs = self.shown.iter().map(|(run, first)| (run, first.user));
-        let codes = self.codes.iter().map(|(&page, &(_, user))| (page..page + PAGE, user));
+        let codes = self.codes.iter().flat_map(|(&page, &(_, user))| {
+            // The limit of the code segment keeps ring 3 from the one, that of the others from the other.
+            let place = if user { page } else { self.code_place(page) };
+            [(page..page + PAGE, user), (place..place + PAGE, user)]
+        });
         let taken = self.taken.iter().filter(|taken| taken.supervisor);
         let taken = taken.map(|taken| (taken.range.clone(), false));
         let (mut highest, mut lowest) = (None, END);
@@ -280,7 +325,8 @@ impl Shadow {
         protection: impl Fn(Protection) -> Protection,
     ) -> Result<(), host::Error> {
         for (&page, _) in self.codes.iter().filter(|(_, (_, user))| !user) {
-            self.window.protect(&(page..page + PAGE), protection(Protection::Execute))?;
+            let place = self.code_place(page);
+            self.window.protect(&(place..place + PAGE), protection(Protection::Execute))?;
         }
         for taken in self.taken.iter().filter(|taken| taken.supervisor) {
             self.window.protect(&taken.range, protection(taken.protection))?;
@@ -312,7 +358,8 @@ impl Shadow {
         write: bool,
     ) -> Result<Touch, host::Error> {
         let page = u64::from(address) & !(PAGE - 1);
-        if page < u64::from(self.window.start()) || self.codes.contains_key(&page) {
+        let hides_data = self.code_shift == 0 && self.codes.contains_key(&page);
+        if page < u64::from(self.window.start()) || hides_data {
             return Ok(Touch::Emulate);
         }
         if self.is_taken(page) {
@@ -334,6 +381,10 @@ impl Shadow {
         if self.shown.len() >= MOST_RUNS {
             self.clear()?;
         }
+        if let Some(code) = self.code_behind(page) {
+            // The guest has come to use the place.
+            self.hide_codes(&(code..code + PAGE))?;
+        }
         let run = self.run_around(m, page, found);
         let first = found.beyond(run.start.wrapping_sub(page));
         self.show(m, run, first)?;
@@ -347,7 +398,7 @@ impl Shadow {
         let lowest = page.saturating_sub(around).max(self.window.start().into());
         let highest = (page + PAGE + around).min(1 << 32);
         self.shown.around(page, found, lowest..highest, |at| {
-            let free = !self.codes.contains_key(&at) && !self.is_taken(at);
+            let free = self.code_behind(at).is_none() && !self.is_taken(at);
             look_up(m, at).filter(|_| free)
         })
     }
@@ -388,16 +439,20 @@ impl Shadow {
         file: &File,
     ) -> Result<bool, host::Error> {
         let at = u64::from(page);
+        let place = self.code_place(at);
         let Some(user) = code_privilege(m, at, &code) else { return Ok(false) };
-        if self.is_taken(at) || at < u64::from(self.window.start()) {
+        if self.is_taken(place) || place < u64::from(self.window.start()) {
             return Ok(false);
         }
         if self.shown.len() + self.codes.len() >= MOST_RUNS {
             self.clear()?;
         }
-        self.shown.remove(at..at + PAGE);
-        self.window.map(&(at..at + PAGE), file, code.copy as u64, Protection::Execute)?;
+        self.shown.remove(place..place + PAGE);
+        self.window.map(&(place..place + PAGE), file, code.copy as u64, Protection::Execute)?;
         self.note_privilege(&(at..at + PAGE), user);
+        if !user {
+            self.note_privilege(&(place..place + PAGE), user);
+        }
         self.codes.insert(at, (code, user));
         Ok(true)
     }
@@ -422,20 +477,22 @@ impl Shadow {
             .filter(|(page, (code, _))| which(**page as u32, code))
             .map(|(&page, _)| page)
             .collect();
-        pages.into_iter().try_for_each(|page| self.unmap(page..page + PAGE))
+        pages.into_iter().try_for_each(|page| self.hide_codes(&(page..page + PAGE)))
     }
 
-    /// Takes out the pages of code in a range, and what reaches into it from the page before. Whether
-    /// there was any in the range.
-    fn hide_codes(&mut self, pages: &Range<u64>) -> Result<bool, host::Error> {
+    /// Hides the pages of code in a range, and what reaches into it from the page before.
+    fn hide_codes(&mut self, pages: &Range<u64>) -> Result<(), host::Error> {
         let before = pages.start.wrapping_sub(PAGE);
-        if self.codes.get(&before).is_some_and(|(code, _)| code.behind.is_some()) {
-            self.codes.remove(&before);
-            self.window.unmap(&(before..pages.start))?;
+        let reaches = self.codes.get(&before).is_some_and(|(code, _)| code.behind.is_some());
+        let within = self.codes.range(pages.clone()).map(|(&page, _)| page);
+        let hidden: Vec<u64> = reaches.then_some(before).into_iter().chain(within).collect();
+        for page in hidden {
+            self.codes.remove(&page);
+            let place = self.code_place(page);
+            // Where the hole makes one mapping too many, all go.
+            self.window.unmap(&(place..place + PAGE)).or_else(|_| self.clear())?;
         }
-        let within: Vec<u64> = self.codes.range(pages.clone()).map(|(&page, _)| page).collect();
-        self.codes.retain(|page, _| !pages.contains(page));
-        Ok(!within.is_empty())
+        Ok(())
     }
 
     /// From now on no write to the guest's page at `offset` goes unseen.

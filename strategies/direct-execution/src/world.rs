@@ -21,6 +21,8 @@ pub(crate) struct Entry {
     pub(crate) single_step: bool,
     /// The linear address from which on its segments are cut off.
     pub(crate) ceiling: Option<u32>,
+    /// How far above its linear addresses its code is shown.
+    pub(crate) code_shift: u32,
 }
 
 /// Runs native code until something traps or `mode`'s timer fires. What the host's CPU refuses to
@@ -32,7 +34,7 @@ pub(crate) fn stay(
     entry: Entry,
 ) -> Result<Exit, host::Error> {
     let single_step = entry.single_step;
-    let selectors = segments.selectors(&m.cpu.segments, entry.ceiling)?;
+    let selectors = segments.selectors(&m.cpu.segments, entry.ceiling, entry.code_shift)?;
     let mut state = IntegerState {
         registers: m.cpu.registers,
         eip: entry.eip,
