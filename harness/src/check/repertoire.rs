@@ -38,6 +38,11 @@ pub(super) fn exclusion(id: StrategyId, instruction: &Instruction) -> Option<Str
     stated.or_else(|| by_nature.map(str::to_owned))
 }
 
+/// Whether guest code runs in ring 3 as it is, that of user programs at least.
+fn runs_natively(id: StrategyId) -> bool {
+    matches!(id, StrategyId::TrapAndEmulate | StrategyId::CodePatching)
+}
+
 /// What programs for a strategy keep away from.
 pub(super) fn kept_out(id: StrategyId) -> KeptOut {
     KeptOut { beyond_ring_3: strategies::can_watch(id), rare: strategies::is_substituted(id) }
@@ -140,7 +145,7 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
         .cpuid_features()
         .iter()
         .any(|feature| matches!(feature, CpuidFeature::SSE | CpuidFeature::SSE2));
-    if is_sse && strategies::can_watch(id) && !finding.before.cr4.contains(Cr4::OSFXSR) {
+    if is_sse && runs_natively(id) && !finding.before.cr4.contains(Cr4::OSFXSR) {
         return Verdict::Stated(
             "SSE does not trap where only the guest's CR4.OSFXSR is 0".to_owned(),
         );
