@@ -328,7 +328,7 @@ impl Patches {
         let found = view.examine(entry);
         for &given_up in &found.given_up {
             self.dissolve_at(slot, given_up);
-            self.pages.write(slot * PAGE + usize::from(given_up), &[TRAP]);
+            self.write_plain(slot, given_up);
         }
         let mut sites = Vec::new();
         for &new in &found.new {
@@ -358,6 +358,9 @@ impl Patches {
     fn write_plain(&mut self, slot: usize, offset: u16) {
         let is_site = self.is_site(slot, offset) && self.options.mode == Mode::Prescan;
         let Some(view) = self.views[slot].as_ref() else { return };
+        if view.is_within_another(offset) {
+            return;
+        }
         let at = slot * PAGE + usize::from(offset);
         if is_site {
             self.pages.write(at, &[TRAP]);

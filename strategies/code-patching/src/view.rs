@@ -116,6 +116,12 @@ impl View {
         self.marks[usize::from(offset)] & (mark::START | mark::BODY) != 0
     }
 
+    /// Whether the instruction was given up for one that begins before it, whose byte this is.
+    pub(crate) fn is_within_another(&self, offset: u16) -> bool {
+        const BOTH: u8 = mark::START | mark::BODY;
+        self.marks[usize::from(offset)] & BOTH == BOTH
+    }
+
     /// Whether control is known to come there otherwise than from the instruction before.
     pub(crate) fn is_target(&self, offset: u16) -> bool {
         self.marks[usize::from(offset)] & mark::TARGET != 0
@@ -226,19 +232,21 @@ impl View {
         let within = at + 1..(end.min(PAGE)) as u16;
         overlapped.extend(self.instructions.range(within).map(|(&start, _)| start));
         for start in overlapped {
-            self.give_up(start);
             found.given_up.push(start);
+            found.given_up.extend(self.give_up(start));
         }
     }
 
-    /// From now on an instruction is no more than a byte that traps.
-    fn give_up(&mut self, start: u16) {
-        let Some(known) = self.instructions.get_mut(&start) else { return };
+    /// From now on an instruction is no more than a byte that traps. Those that were given up for it show
+    /// again: they are returned.
+    fn give_up(&mut self, start: u16) -> Vec<u16> {
+        let Some(known) = self.instructions.get_mut(&start) else { return Vec::new() };
         known.treatment = Treatment::Trap;
         let end = (usize::from(start) + known.instruction.len()).min(PAGE);
         for mark in &mut self.marks[usize::from(start) + 1..end] {
             *mark &= !mark::BODY;
         }
+        (start + 1..end as u16).filter(|&at| self.is_examined(at)).collect()
     }
 
     /// Whether the instruction reaches into the page behind this one.
@@ -307,6 +315,22 @@ pub(crate) mod tests {
         assert_eq!((found.new, found.given_up), (vec![2, 3], vec![0]));
         assert_eq!(view.instructions[&0].treatment, Treatment::Trap);
         assert!(view.is_examined(0) && !view.is_code(1));
+    }
+
+    #[test]
+    fn a_byte_with_which_one_instruction_goes_on_is_not_where_another_traps() {
+        // jz 3, and then add [eax], al from 2 and from 3 on.
+        let mut code = [0; 64];
+        code[..2].copy_from_slice(&[0x74, 0x01]);
+        let mut view = view(&code);
+        let found = view.examine(0);
+        for offset in 4..60 {
+            assert!(found.new.contains(&offset));
+            let within = view.is_within_another(offset);
+            let given_up = view.instructions[&offset].treatment == Treatment::Trap;
+            assert_eq!(within, given_up, "{offset}");
+            assert_ne!(within, view.is_within_another(offset + 1), "{offset}");
+        }
     }
 
     #[test]
