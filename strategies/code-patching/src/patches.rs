@@ -358,9 +358,6 @@ impl Patches {
     fn write_plain(&mut self, slot: usize, offset: u16) {
         let is_site = self.is_site(slot, offset) && self.options.mode == Mode::Prescan;
         let Some(view) = self.views[slot].as_ref() else { return };
-        if view.is_within_another(offset) {
-            return;
-        }
         let at = slot * PAGE + usize::from(offset);
         if is_site {
             self.pages.write(at, &[TRAP]);

@@ -116,12 +116,6 @@ impl View {
         self.marks[usize::from(offset)] & (mark::START | mark::BODY) != 0
     }
 
-    /// Whether the instruction was given up for one that begins before it, whose byte this is.
-    pub(crate) fn is_within_another(&self, offset: u16) -> bool {
-        const BOTH: u8 = mark::START | mark::BODY;
-        self.marks[usize::from(offset)] & BOTH == BOTH
-    }
-
     /// Whether control is known to come there otherwise than from the instruction before.
     pub(crate) fn is_target(&self, offset: u16) -> bool {
         self.marks[usize::from(offset)] & mark::TARGET != 0
@@ -154,8 +148,8 @@ impl View {
         while let Some(mut at) = pending.pop() {
             self.note_target(at);
             while !self.is_examined(at) {
-                let Some(known) = self.decode(at) else { break };
-                self.make_room(at, &known, &mut found);
+                let Some(mut known) = self.decode(at) else { break };
+                self.make_room(at, &mut known, &mut found);
                 self.enter(at, known);
                 found.new.push(at);
                 let (next, targets) = self.successors(&known);
@@ -210,7 +204,9 @@ impl View {
         let start = usize::from(at);
         let end = (start + known.instruction.len().max(1)).min(PAGE);
         self.marks[start] |= mark::START;
-        self.marks[start + 1..end].iter_mut().for_each(|mark| *mark |= mark::BODY);
+        if known.treatment != Treatment::Trap {
+            self.marks[start + 1..end].iter_mut().for_each(|mark| *mark |= mark::BODY);
+        }
         let returns = matches!(known.flow, Flow::Call(_) | Flow::IndirectCall);
         if returns && end < PAGE {
             self.marks[end] |= mark::TARGET;
@@ -218,35 +214,40 @@ impl View {
         self.instructions.insert(at, known);
     }
 
-    /// Takes out the instructions that `known`, which is entered at `at`, overlaps with: they can
-    /// not both be in the page, and are left to the emulator, but for the first byte of each, which
-    /// traps.
-    fn make_room(&mut self, at: u16, known: &Examined, found: &mut Found) {
-        let end = usize::from(at) + known.instruction.len();
-        let mut overlapped = Vec::new();
+    /// Sees to it that no instruction goes on over the beginning of another: of two that overlap, the
+    /// one that begins first is no more than a byte that traps, and the emulator executes it. `known` is
+    /// to be entered at `at`.
+    fn make_room(&mut self, at: u16, known: &mut Examined, found: &mut Found) {
         if self.marks[usize::from(at)] & mark::BODY != 0
-            && let Some((&start, _)) = self.instructions.range(..at).next_back()
+            && let Some(start) = self.covering(at)
         {
-            overlapped.push(start);
-        }
-        let within = at + 1..(end.min(PAGE)) as u16;
-        overlapped.extend(self.instructions.range(within).map(|(&start, _)| start));
-        for start in overlapped {
+            self.give_up(start);
             found.given_up.push(start);
-            found.given_up.extend(self.give_up(start));
+        }
+        let end = (usize::from(at) + known.instruction.len()).min(PAGE);
+        if (at + 1..end as u16).any(|within| self.is_examined(within)) {
+            known.treatment = Treatment::Trap;
         }
     }
 
-    /// From now on an instruction is no more than a byte that traps. Those that were given up for it show
-    /// again: they are returned.
-    fn give_up(&mut self, start: u16) -> Vec<u16> {
-        let Some(known) = self.instructions.get_mut(&start) else { return Vec::new() };
+    /// Where the instruction begins in whose bytes a place is.
+    fn covering(&self, at: u16) -> Option<u16> {
+        let before = self.instructions.range(at.saturating_sub(LONGEST as u16)..at).rev();
+        let mut covering = before.filter(|&(&start, known)| {
+            let end = usize::from(start) + known.instruction.len();
+            known.treatment != Treatment::Trap && end > usize::from(at)
+        });
+        covering.next().map(|(&start, _)| start)
+    }
+
+    /// From now on an instruction is no more than a byte that traps.
+    fn give_up(&mut self, start: u16) {
+        let Some(known) = self.instructions.get_mut(&start) else { return };
         known.treatment = Treatment::Trap;
         let end = (usize::from(start) + known.instruction.len()).min(PAGE);
         for mark in &mut self.marks[usize::from(start) + 1..end] {
             *mark &= !mark::BODY;
         }
-        (start + 1..end as u16).filter(|&at| self.is_examined(at)).collect()
     }
 
     /// Whether the instruction reaches into the page behind this one.
@@ -318,19 +319,27 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_byte_with_which_one_instruction_goes_on_is_not_where_another_traps() {
+    fn no_instruction_goes_on_over_the_beginning_of_another() {
         // jz 3, and then add [eax], al from 2 and from 3 on.
         let mut code = [0; 64];
         code[..2].copy_from_slice(&[0x74, 0x01]);
         let mut view = view(&code);
         let found = view.examine(0);
-        for offset in 4..60 {
-            assert!(found.new.contains(&offset));
-            let within = view.is_within_another(offset);
-            let given_up = view.instructions[&offset].treatment == Treatment::Trap;
-            assert_eq!(within, given_up, "{offset}");
-            assert_ne!(within, view.is_within_another(offset + 1), "{offset}");
+        assert!((2..60).all(|offset| found.new.contains(&offset)));
+        for (&start, known) in view.instructions.range(2..60) {
+            let covers = view.is_examined(start + 1);
+            assert_eq!(known.treatment == Treatment::Trap, covers, "{start}");
         }
+    }
+
+    #[test]
+    fn a_prefix_that_is_jumped_over_traps_and_what_is_behind_it_does_not() {
+        // jz 3; lock cmpxchg [ebx], ecx; ret
+        let mut view = view(&[0x74, 0x01, 0xf0, 0x0f, 0xb1, 0x0b, 0xc3]);
+        view.examine(0);
+        let treatment = |offset: u16| view.instructions[&offset].treatment;
+        assert_eq!((treatment(2), treatment(3)), (Treatment::Trap, Treatment::Native));
+        assert!(view.is_code(5));
     }
 
     #[test]
