@@ -126,6 +126,10 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
         let why = "a selector that was stored does not trap, and is the shadow segment's";
         return Verdict::Stated(why.to_owned());
     }
+    if id == StrategyId::CodePatching && is_beyond_memory(finding) {
+        let why = "where the guest has nothing, it sees what the monitor has put there";
+        return Verdict::Stated(why.to_owned());
+    }
     if let Some(why) = left_open(finding) {
         return Verdict::Open(why.to_owned());
     }
@@ -248,6 +252,30 @@ fn is_fetch(finding: &Finding) -> bool {
         What::Inputs(Divergence { expected, found, .. }) => {
             matches!(found, Found::MmioRead { size: FETCHED, .. })
                 || matches!(expected, Expected::Event(event) if reads_code(event))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the sides differ in an access where neither memory nor a device is.
+fn is_beyond_memory(finding: &Finding) -> bool {
+    let is_beyond = |event: &Event| match event {
+        Event::MmioRead { address, .. } | Event::MmioWrite { address, .. } => {
+            *address >= layout::MEMORY
+        }
+        _ => false,
+    };
+    match &finding.what {
+        What::Unasked(event) => is_beyond(event),
+        What::Inputs(Divergence { expected, found, .. }) => {
+            let (Found::MmioRead { address, .. } | Found::MmioWrite { address, .. }) = found else {
+                return false;
+            };
+            *address >= layout::MEMORY
+                && match expected {
+                    Expected::Event(event) => is_beyond(event),
+                    _ => true,
+                }
         }
         _ => false,
     }

@@ -10,6 +10,7 @@ use super::finding::{Finding, Place, What};
 use super::open;
 use super::reference::{Chase, Missed, Origin, Reference, Why};
 use super::runner::{self, Stretch};
+use machine::host_time::processor_nanos;
 use machine::tap::{Divergence, Expected};
 use machine::{Cpu, LinearAddress, Machine};
 use strategy::Strategy;
@@ -19,6 +20,9 @@ const TRAIL: usize = 16;
 
 /// The most instructions that the search goes through.
 const FARTHEST: u64 = 1 << 26;
+
+/// Nanoseconds of processor time after which no new attempt is made to find it.
+const LONGEST: u64 = 8_000_000_000;
 
 /// How many times as long as the stretch an attempt can be.
 const MOST_PATIENCE: u64 = 512;
@@ -64,10 +68,11 @@ impl Search<'_> {
 
     /// How many instructions of the stretch come before the culprit, if it shows again.
     fn narrow(&mut self, missed: &Missed) -> anyhow::Result<Option<u64>> {
+        let deadline = processor_nanos() + LONGEST;
         // A strategy that takes a count for a time gets less far each time it begins anew.
         while self.attempt(0)?.is_none() {
             self.patience *= 8;
-            if self.patience > MOST_PATIENCE {
+            if self.patience > MOST_PATIENCE || processor_nanos() >= deadline {
                 return Ok(None);
             }
         }
@@ -75,11 +80,14 @@ impl Search<'_> {
         let (mut low, mut high) = (0, closest.unwrap_or(self.whole.limit).max(1));
         while self.persist(high)?.is_some() {
             (low, high) = (high, high.saturating_mul(2));
-            if high > FARTHEST {
+            if high > FARTHEST || processor_nanos() >= deadline {
                 return Ok(None);
             }
         }
         while high - low > 1 {
+            if processor_nanos() >= deadline {
+                return Ok(None);
+            }
             let middle = low + (high - low) / 2;
             match self.persist(middle)? {
                 Some(_) => low = middle,

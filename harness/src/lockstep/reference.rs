@@ -6,6 +6,7 @@ use super::undefined;
 use emulator::{Emulator, Outcome};
 use iced_x86::Instruction;
 use machine::cpu::Eflags;
+use machine::host_time::processor_nanos;
 use machine::tap::{Choice, Divergence, Event};
 use machine::{Cpu, Machine, PhysicalAddress};
 use std::collections::VecDeque;
@@ -28,6 +29,12 @@ pub(super) struct Reference {
 
 /// Pages that are remembered as written lately.
 const MOST_RECENT: usize = 128;
+
+/// Nanoseconds of processor time that one way to a stretch's end takes at most: code that changes itself
+/// is slow here, and the bound of a strategy that does not count is a guess from above.
+const LONGEST_CHASE: u64 = 2_000_000_000;
+/// Instructions between two looks at that.
+const GLANCE: u64 = 1 << 20;
 
 /// Visits of a stretch's end at which nothing but flags differs, and for which it is looked whether
 /// those are undefined there.
@@ -185,6 +192,7 @@ impl Reference {
         let begun = self.machine.counters.instructions - before;
         let (target, bound) = (&stretch.cpu, stretch.bound());
         let mut closest: Option<Visit> = None;
+        let deadline = processor_nanos() + LONGEST_CHASE;
         let (mut flag_checks, mut halted) = (MOST_FLAG_CHECKS, false);
         let why = loop {
             let executed = self.machine.counters.instructions - begun;
@@ -205,10 +213,11 @@ impl Reference {
             if halted {
                 break Why::Halted;
             }
-            if executed >= bound {
+            if executed >= bound || executed >= GLANCE && processor_nanos() >= deadline {
                 break Why::Bound;
             }
-            match self.emulator.run_to(&mut self.machine, target.eip, bound - executed) {
+            let most = (bound - executed).min(GLANCE);
+            match self.emulator.run_to(&mut self.machine, target.eip, most) {
                 Outcome::Continue => {}
                 Outcome::Halted => halted = true,
                 Outcome::Shutdown if stretch.stop == Stop::TripleFault => {
