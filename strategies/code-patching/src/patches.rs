@@ -328,7 +328,7 @@ impl Patches {
         let found = view.examine(entry);
         for &given_up in &found.given_up {
             self.dissolve_at(slot, given_up);
-            self.pages.write(slot * PAGE + usize::from(given_up), &[TRAP]);
+            self.write_plain(slot, given_up);
         }
         let mut sites = Vec::new();
         for &new in &found.new {
