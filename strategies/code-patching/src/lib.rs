@@ -51,6 +51,7 @@ mod area;
 mod class;
 mod code;
 mod emit;
+mod options;
 mod patches;
 mod place;
 mod plan;
@@ -59,32 +60,13 @@ mod stub;
 mod view;
 mod virtual_cpu;
 
+pub use options::{Mode, Options};
 pub use sites::Statistics;
 
 use code::PatchedCode;
 use direct_execution::Engine;
 use machine::Machine;
 use strategy::{Error, ExitCounts, Limit, Stop, Strategy, StrategyId, Support};
-
-/// When an instruction is patched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Mode {
-    /// Before it is executed for the first time: no code runs that has not been examined.
-    #[default]
-    Prescan,
-    /// When it has trapped `threshold` times (US patent 7,210,144). What does not trap goes wrong.
-    OnTrap {
-        /// Traps before the patch.
-        threshold: u64,
-    },
-}
-
-/// How code is patched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Options {
-    /// When.
-    pub mode: Mode,
-}
 
 /// Whether this host can run guests so.
 #[must_use]

@@ -192,7 +192,7 @@ impl Patches {
         self.unverified[slot] = false;
         let fill = match self.options.mode {
             Mode::Prescan => vec![TRAP; PAGE],
-            Mode::OnTrap { .. } => bytes[..PAGE].to_vec(),
+            Mode::OnTrap => bytes[..PAGE].to_vec(),
         };
         self.pages.write(slot * PAGE, &fill);
         self.views[slot] = Some(View::new(key, bytes));
@@ -515,7 +515,7 @@ impl Patches {
     pub(crate) fn count_trap(&mut self, eip: u32) -> bool {
         let count = self.traps.entry(eip).or_default();
         *count += 1;
-        matches!(self.options.mode, Mode::OnTrap { threshold } if *count == threshold)
+        self.options.mode == Mode::OnTrap && *count == self.options.threshold.get()
     }
 
     /// A place for a stub, in an area that is made if need be.
