@@ -50,18 +50,24 @@
 mod area;
 mod class;
 mod code;
+mod count;
 mod emit;
+mod history;
 mod options;
 mod patches;
 mod place;
 mod plan;
+mod records;
 mod sites;
 mod stub;
+mod survey;
 mod view;
 mod virtual_cpu;
 
 pub use options::{Mode, Options};
-pub use sites::Statistics;
+pub use sites::{Became, Jump, Moment, Need, Obstacle, Runs, Site, Statistics, Way};
+
+pub use survey::survey;
 
 use code::PatchedCode;
 use direct_execution::Engine;
@@ -91,7 +97,20 @@ impl CodePatching {
     /// # Errors
     /// When the host has no memory for it.
     pub fn new(options: Options) -> Result<CodePatching, Error> {
-        let code = PatchedCode::new(options).map_err(|error| match error {
+        CodePatching::with(options, false)
+    }
+
+    /// The same, to be looked at: stubs count how often they run, which makes them slower, and what
+    /// was counted is noted at moments of the run.
+    ///
+    /// # Errors
+    /// As [`CodePatching::new`].
+    pub fn watched(options: Options) -> Result<CodePatching, Error> {
+        CodePatching::with(options, true)
+    }
+
+    fn with(options: Options, watched: bool) -> Result<CodePatching, Error> {
+        let code = PatchedCode::new(options, watched).map_err(|error| match error {
             host::Error::Host { what, source } => Error::Host { what, source },
             other => {
                 Error::Unsupported { strategy: StrategyId::CodePatching, reason: other.to_string() }
@@ -105,6 +124,18 @@ impl CodePatching {
     pub fn statistics(&self) -> Statistics {
         self.engine.code().patches.statistics
     }
+
+    /// All sites that were found, by address, with how often each ran.
+    #[must_use]
+    pub fn sites(&self) -> Vec<Site> {
+        self.engine.code().patches.records.sites()
+    }
+
+    /// What was counted as the guest ran, if it was watched.
+    #[must_use]
+    pub fn moments(&self) -> &[Moment] {
+        self.engine.code().patches.records.moments()
+    }
 }
 
 impl Strategy for CodePatching {
@@ -113,7 +144,9 @@ impl Strategy for CodePatching {
     }
 
     fn run(&mut self, machine: &mut Machine, limit: &Limit) -> Result<Stop, Error> {
-        self.engine.run(machine, limit)
+        let stop = self.engine.run(machine, limit);
+        self.engine.code_mut().patches.note_moment(true);
+        stop
     }
 
     fn exits(&self) -> &ExitCounts {

@@ -247,6 +247,12 @@ impl View {
         usize::from(offset) + length > PAGE
     }
 
+    /// Whether an instruction cannot run as it is.
+    pub(crate) fn is_site(&self, offset: u16) -> bool {
+        let known = self.instructions.get(&offset);
+        known.is_some_and(|known| known.treatment != Treatment::Native) || self.leaves_page(offset)
+    }
+
     /// Takes over bytes that the guest wrote. False if an instruction that was examined is among
     /// them, so that the view no longer holds.
     pub(crate) fn take_write(&mut self, written: Range<usize>, now: &[u8]) -> bool {
