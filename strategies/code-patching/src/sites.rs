@@ -1,5 +1,6 @@
 //! What has been patched, for those who want to look.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Counts.
@@ -12,7 +13,8 @@ pub struct Statistics {
 }
 
 /// A site: an instruction that cannot run as it is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Site {
     /// Its linear address.
     pub address: u32,
@@ -29,7 +31,8 @@ pub struct Site {
 }
 
 /// What has to be done about an instruction before it may run in ring 3.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Need {
     /// A stub can do its work on the virtual CPU.
     Stub,
@@ -55,7 +58,8 @@ impl Need {
 }
 
 /// What a site became.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Became {
     /// Part of a stub, to which a jump leads.
     Stub(Jump),
@@ -66,7 +70,8 @@ pub enum Became {
 }
 
 /// A jump to a stub, and what it took the place of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Jump {
     /// The linear address of the jump.
     pub address: u32,
@@ -83,7 +88,8 @@ pub struct Jump {
 }
 
 /// What a stub does for a site.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Way {
     /// The work, on the virtual CPU.
     Virtual,
@@ -106,7 +112,8 @@ impl Way {
 }
 
 /// Why a site has no jump to a stub.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Obstacle {
     /// None is wanted: it raises #UD, or overlaps with another instruction.
     NotWanted,
@@ -144,7 +151,8 @@ impl Obstacle {
 }
 
 /// How often a site ran.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Runs {
     /// In its stub, without leaving it or before leaving it; unknown where that is not counted.
     pub in_stub: Option<u64>,
@@ -163,7 +171,8 @@ impl Runs {
 }
 
 /// What the monitor had counted at a moment of the guest's run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Moment {
     /// Since the guest began to run.
     pub at: Duration,

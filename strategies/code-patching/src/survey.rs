@@ -13,32 +13,68 @@ use crate::stub::{self, Level, Setting};
 use crate::view::{Key, LONGEST, PAGE, View, Window};
 use machine::cpu::CpuModel;
 use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// An address's offset in its page.
+const OFFSET: u32 = PAGE as u32 - 1;
 
 /// An address for what has none here. The lengths of stubs do not depend on it.
 const SOMEWHERE: u32 = 0xff80_0000;
 
+/// Bytes that nobody executes, between functions: NOP, INT3, and what was never written.
+const BETWEEN: [u8; 3] = [0x90, 0xcc, 0];
+
 /// The sites in the 32-bit code that is reached from `entries`, by address, with what they would
-/// become in prescan mode. `read` gives a byte of code.
+/// become in prescan mode. `read` gives a byte of code. What lies in the ranges `swept` is code as well,
+/// whether it is reached or not.
 #[must_use]
-pub fn survey(entries: &[u32], read: impl Fn(u32) -> Option<u8>) -> Vec<Site> {
-    let mut views: BTreeMap<u32, View> = BTreeMap::new();
-    let mut pending: Vec<u32> = entries.iter().rev().copied().collect();
-    while let Some(address) = pending.pop() {
-        if read(address).is_none() {
-            continue;
+pub fn survey(
+    entries: &[u32],
+    swept: &[Range<u32>],
+    read: impl Fn(u32) -> Option<u8>,
+) -> Vec<Site> {
+    let mut survey = Survey { views: BTreeMap::new(), read };
+    entries.iter().for_each(|&entry| survey.follow(entry));
+    for address in swept.iter().cloned().flatten() {
+        if (survey.read)(address).is_some_and(|byte| !BETWEEN.contains(&byte))
+            && !survey.is_code(address)
+        {
+            survey.follow(address);
         }
-        let page = address & !(PAGE as u32 - 1);
-        let view = views.entry(page).or_insert_with(|| view(page, &read));
-        let offset = (address - page) as u16;
-        if view.is_examined(offset) {
-            view.note_target(offset);
-        } else {
-            for new in view.examine(offset).new {
-                pending.extend(elsewhere(view, new));
+    }
+    survey.views.values_mut().flat_map(patched).collect()
+}
+
+/// Pages by their addresses.
+struct Survey<R> {
+    views: BTreeMap<u32, View>,
+    read: R,
+}
+
+impl<R: Fn(u32) -> Option<u8>> Survey<R> {
+    fn is_code(&self, address: u32) -> bool {
+        let view = self.views.get(&(address & !OFFSET));
+        view.is_some_and(|view| view.is_code((address & OFFSET) as u16))
+    }
+
+    /// Examines what is reached from a place.
+    fn follow(&mut self, entry: u32) {
+        let mut pending = vec![entry];
+        while let Some(address) = pending.pop() {
+            if (self.read)(address).is_none() {
+                continue;
+            }
+            let (page, offset) = (address & !OFFSET, (address & OFFSET) as u16);
+            let view = self.views.entry(page).or_insert_with(|| view(page, &self.read));
+            if view.is_examined(offset) {
+                view.note_target(offset);
+            } else {
+                for new in view.examine(offset).new {
+                    pending.extend(elsewhere(view, new));
+                }
             }
         }
     }
-    views.values_mut().flat_map(patched).collect()
 }
 
 fn view(page: u32, read: &impl Fn(u32) -> Option<u8>) -> View {
@@ -61,7 +97,7 @@ fn elsewhere(view: &View, offset: u16) -> impl Iterator<Item = u32> + use<> {
         Some(Flow::Ends) | None => (None, None),
     };
     let page = view.key.linear;
-    let is_elsewhere = move |to: &u32| to & !(PAGE as u32 - 1) != page;
+    let is_elsewhere = move |to: &u32| to & !OFFSET != page;
     next.into_iter().chain(target).filter(is_elsewhere)
 }
 
@@ -129,7 +165,7 @@ mod tests {
     const BASE: u32 = 0x10_0000;
 
     fn of(code: &[u8]) -> Vec<Site> {
-        survey(&[BASE], |address| code.get(address.checked_sub(BASE)? as usize).copied())
+        survey(&[BASE], &[], |address| code.get(address.checked_sub(BASE)? as usize).copied())
     }
 
     #[test]
@@ -171,6 +207,17 @@ mod tests {
         let sites = of(&code);
         let addresses: Vec<u32> = sites.iter().map(|site| site.address).collect();
         assert_eq!(addresses, [BASE + 5, BASE + PAGE as u32]);
+    }
+
+    #[test]
+    fn what_is_swept_need_not_be_reached() {
+        // ret; padding; cli; ret with padding; hlt
+        let code = [0xc3, 0xcc, 0xfa, 0xc3, 0x90, 0x90, 0x90, 0xf4];
+        let read = |address: u32| code.get(address.checked_sub(BASE)? as usize).copied();
+        assert!(survey(&[BASE], &[], read).is_empty());
+        let sites = survey(&[BASE], std::slice::from_ref(&(BASE..BASE + 8)), read);
+        assert_eq!(sites.iter().map(|site| site.address - BASE).collect::<Vec<_>>(), [2, 7]);
+        assert!(matches!(sites[0].became, Became::Stub(jump) if jump.padding == 3));
     }
 
     #[test]
