@@ -4,7 +4,7 @@
 //! signal (Popek & Goldberg 1974; Robin & Irvine 2000; Intel SDM volume 3, 5.9).
 
 use crate::virtual_cpu::Word;
-use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 /// What has to be done about an instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,7 +90,11 @@ fn needs_monitor(instruction: &Instruction) -> bool {
         Lds | Les | Lfs | Lgs | Lss | Retf | Iret | Iretd | Int => true,
         Jmp => instruction.is_jmp_far() || instruction.is_jmp_far_indirect(),
         Call => instruction.is_call_far() || instruction.is_call_far_indirect(),
-        _ => names_system_register(instruction) || instruction.is_privileged(),
+        _ => {
+            names_system_register(instruction)
+                || instruction.is_privileged()
+                || reads_code_segment(instruction)
+        }
     }
 }
 
@@ -104,6 +108,31 @@ fn names_system_register(instruction: &Instruction) -> bool {
                 || register.is_dr()
                 || register.is_tr())
     })
+}
+
+/// Data behind a CS prefix: code segments need not show the guest's own bytes.
+fn reads_code_segment(instruction: &Instruction) -> bool {
+    names_memory_by(instruction, Register::CS)
+}
+
+/// Whether the instruction accesses memory with a segment's prefix.
+pub(crate) fn names_memory_by(instruction: &Instruction, segment: Register) -> bool {
+    let is_memory = |number| {
+        let kind = instruction.op_kind(number);
+        !matches!(kind, OpKind::Register | OpKind::NearBranch16 | OpKind::NearBranch32)
+    };
+    instruction.segment_prefix() == segment
+        && instruction.mnemonic() != Mnemonic::Nop
+        && (0..instruction.op_count()).any(is_memory)
+}
+
+/// Whether the instruction accesses memory at GS's base and above, as far as can be seen.
+pub(crate) fn is_above_gs(instruction: &Instruction) -> bool {
+    names_memory_by(instruction, Register::GS)
+        && instruction.memory_base() == Register::None
+        && instruction.memory_index() == Register::None
+        && instruction.memory_displacement32() < 1 << 31
+        && (0..instruction.op_count()).any(|number| instruction.op_kind(number) == OpKind::Memory)
 }
 
 /// UD2 and its like, for which the host's signal is dearer than the one of a trap byte, and ways into
@@ -180,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_needs_the_monitor_is_not_left_alone() {
-        let all: [&[u8]; 16] = [
+        let all: [&[u8]; 18] = [
             &[0x66, 0x9c],             // pushf, 16 bits
             &[0xec],                   // in al, dx
             &[0xf3, 0x6f],             // rep outsd
@@ -197,6 +226,8 @@ mod tests {
             &[0x9a, 0, 0, 0, 0, 8, 0], // call far
             &[0x0f, 0x23, 0xf8],       // mov dr7, eax
             &[0xc5, 0x00],             // lds
+            &[0x2e, 0x8b, 0x00],       // mov eax, cs:[eax]
+            &[0x2e, 0xa4],             // movsb from cs:[esi]
         ];
         for bytes in all {
             assert_eq!(treatment(&decode(bytes)), Treatment::Monitor, "{bytes:02x?}");
@@ -205,7 +236,9 @@ mod tests {
 
     #[test]
     fn ordinary_instructions_run_as_they_are() {
-        let all: [&[u8]; 8] = [
+        let all: [&[u8]; 10] = [
+            &[0x2e, 0x74, 0],
+            &[0x2e, 0x0f, 0x1f, 0],
             &[0x89, 0xc8],
             &[0xe8, 0, 0, 0, 0],
             &[0xc3],

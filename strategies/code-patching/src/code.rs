@@ -2,6 +2,7 @@
 
 use crate::patches::{self, Patches};
 use crate::stub::Level;
+use crate::view::Key;
 use crate::{Mode, Options, place};
 use direct_execution::{Code, Shadow, Touch};
 use machine::cpu::{Cpu, Eflags, Segment, SegmentRegister, access};
@@ -27,6 +28,8 @@ pub(crate) struct PatchedCode {
     segment: Option<CodeSegment>,
     /// Whether the last stay ended by a crossing.
     crossed: bool,
+    /// Whether FS stands in for part of GS in guest ring 3.
+    splits_gs: bool,
 }
 
 impl PatchedCode {
@@ -40,7 +43,14 @@ impl PatchedCode {
             cpl: 0,
             segment: None,
             crossed: false,
+            splits_gs: false,
         })
+    }
+
+    /// The key of the view for code at a linear address, if its page is memory.
+    fn key(&self, m: &mut Machine, linear: u32) -> Option<Key> {
+        let splits_gs = self.splits_gs && m.cpu.cpl == 3;
+        self.patches.key(m, self.level, linear).map(|key| Key { splits_gs, ..key })
     }
 
     fn prescans(&self) -> bool {
@@ -61,6 +71,17 @@ impl PatchedCode {
                     key.base != segment.base
                         || key.is_32bit != segment.is_32bit
                         || is_trap != segment.traps_only
+                })
+            })?;
+        }
+        let splits_gs =
+            if m.cpu.cpl == 3 { self.prescans() && can_split_gs(&m.cpu) } else { self.splits_gs };
+        if std::mem::replace(&mut self.splits_gs, splits_gs) != splits_gs {
+            let views = &self.patches;
+            shadow.hide_code(|_, code| {
+                let view = views.view(code.copy / 4096);
+                view.is_none_or(|view| {
+                    view.key.splits_gs != splits_gs && view.key.level == Level::Crossing
                 })
             })?;
         }
@@ -110,7 +131,9 @@ impl Code for PatchedCode {
         self.follow_segments(m, shadow)?;
         let linear = m.cpu.instruction_address().0;
         if let Some(slot) = self.patches.shown(shadow, linear)
-            && self.patches.view(slot).is_some_and(|view| view.key.level < self.level)
+            && self.patches.view(slot).is_some_and(|view| {
+                view.key.level < self.level || view.key.splits_gs && m.cpu.cpl != 3
+            })
         {
             // Ring 0 has come to code that was patched for ring 3.
             shadow.hide_code(|page, _| page == linear & !0xfff)?;
@@ -151,7 +174,7 @@ impl Code for PatchedCode {
         address: u32,
     ) -> Result<Touch, host::Error> {
         let linear = m.cpu.instruction_address().0;
-        if (linear ^ address) & !0xfff != 0 || shadow.is_taken(address.into()) {
+        if (linear ^ address) & !0xfff != 0 || shadow.is_taken_for_code(address) {
             // It reaches into a page that is not there, or it is nowhere.
             return Ok(Touch::Emulate);
         }
@@ -163,7 +186,10 @@ impl Code for PatchedCode {
         {
             return Ok(Touch::Emulate);
         }
-        let Some(key) = self.patches.key(m, self.level, linear) else { return Ok(Touch::Emulate) };
+        let Some(key) = self.key(m, linear) else { return Ok(Touch::Emulate) };
+        if !self.patches.settle(m, shadow, linear)? {
+            return Ok(Touch::Emulate);
+        }
         let slot = self.patches.find(m, shadow, key)?;
         self.patches.examine(m, shadow, slot, m.cpu.eip)?;
         Ok(if self.patches.show(m, shadow, slot)? { Touch::Mapped } else { Touch::Emulate })
@@ -201,6 +227,10 @@ impl Code for PatchedCode {
         let crossed = std::mem::take(&mut self.crossed);
         self.patches.records.executed(address.0, page, crossed);
         if m.memory.code_was_written() { self.patches.take_writes(m, shadow) } else { Ok(()) }
+    }
+
+    fn splits_gs(&self) -> bool {
+        self.splits_gs && self.cpl == 3
     }
 
     fn pads(&self) -> Option<Range<u32>> {
@@ -249,7 +279,7 @@ impl PatchedCode {
         shadow: &mut Shadow,
         linear: u32,
     ) -> Result<Touch, host::Error> {
-        if let Some(key) = self.patches.key(m, self.level, linear)
+        if let Some(key) = self.key(m, linear)
             && let Some(slot) = self.patches.known(m, shadow, &key)?
             && emulator::access_page(m, LinearAddress(linear), false).is_some()
             && self.patches.show(m, shadow, slot)?
@@ -282,7 +312,7 @@ impl PatchedCode {
             return Ok(Touch::Emulate);
         }
         let is_ram = place::ram(m, LinearAddress(linear)).is_some();
-        let Some(key) = self.patches.key(m, self.level, linear).filter(|_| is_ram) else {
+        let Some(key) = self.key(m, linear).filter(|_| is_ram) else {
             return Ok(Touch::Emulate);
         };
         let slot = self.patches.find(m, shadow, key)?;
@@ -309,6 +339,18 @@ fn level(cpu: &Cpu) -> Level {
     } else {
         Level::Crossing
     }
+}
+
+/// Whether the guest has thread-local storage behind GS, and nothing behind FS.
+fn can_split_gs(cpu: &Cpu) -> bool {
+    let [fs, gs] = [SegmentRegister::Fs, SegmentRegister::Gs].map(|register| cpu.segment(register));
+    !fs.has(access::PRESENT)
+        && gs.has(access::PRESENT | access::NOT_SYSTEM)
+        && gs.base != 0
+        && gs.limit == u32::MAX
+        && gs.is_32bit()
+        && gs.is_writable()
+        && !gs.is_expand_down()
 }
 
 fn is_flat(segment: &Segment) -> bool {

@@ -13,8 +13,10 @@
 //!   that only guest ring 0 reaches, or leave for the monitor by a far jump
 //!   ([`host::crossing`]), at a fraction of a signal's price. Where there is no room, one byte traps.
 //! - The copies are execute-only memory, where the CPU has protection keys: a guest that reads its
-//!   code faults, and the emulator reads the guest's own bytes for it. A page with code in it is not
-//!   writable; the emulator writes, and what was examined there is examined anew.
+//!   code faults, and the emulator reads the guest's own bytes for it. Elsewhere the copies are shown
+//!   where the guest uses nothing, and its code segment gets a base that leads there: fetches see the
+//!   copy, and loads the guest's page (`place`). A page with code in it is not writable; the emulator
+//!   writes, and what was examined there is examined anew.
 //! - Control may come to an instruction that was moved, by a jump that nobody could see. The bytes
 //!   there are such that they trap (`area`).
 //! - A fault or a signal within a stub is seen as one between two of the guest's instructions: stubs
@@ -77,12 +79,7 @@ use strategy::{Error, ExitCounts, Limit, Stop, Strategy, StrategyId, Support};
 /// Whether this host can run guests so.
 #[must_use]
 pub fn support() -> Support {
-    match direct_execution::support() {
-        Support::Full if !host::has_execute_only_memory() => {
-            Support::Qualified("patches show: no protection keys".to_owned())
-        }
-        other => other,
-    }
+    direct_execution::support()
 }
 
 /// The strategy of Virtual PC and VirtualBox.

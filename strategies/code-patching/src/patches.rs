@@ -19,7 +19,7 @@ use machine::cpu::CpuModel;
 use machine::memory::PageKind;
 use machine::{LinearAddress, Machine, PhysicalAddress};
 use rustc_hash::FxHashMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::sync::{Arc, Weak};
 
@@ -52,6 +52,11 @@ pub(crate) struct Patches {
     areas: Vec<Area>,
     stubs: BTreeMap<u32, Record>,
     pub(crate) virtual_page: Option<u32>,
+    /// How far above the guest's code its copies are shown: 0 where they cannot be read.
+    shift: u32,
+    /// Whether they are shown elsewhere, and the 4 MiB pieces in which there is code.
+    moves_code: bool,
+    units: BTreeSet<u32>,
     model: CpuModel,
     /// Whose code it is.
     memory: Weak<File>,
@@ -74,6 +79,9 @@ impl Patches {
             areas: Vec::new(),
             stubs: BTreeMap::new(),
             virtual_page: None,
+            shift: 0,
+            moves_code: options.mode == Mode::Prescan && !host::has_execute_only_memory(),
+            units: BTreeSet::new(),
             model: CpuModel::default(),
             memory: Weak::new(),
             traps: FxHashMap::default(),
@@ -90,10 +98,11 @@ impl Patches {
 
     /// Takes the window's ranges again, after the window was another engine's.
     pub(crate) fn take_again(&self, shadow: &mut Shadow) -> Result<(), host::Error> {
+        shadow.set_code_shift(self.shift)?;
         for area in &self.areas {
-            if !shadow.is_taken(area.base().into()) {
+            if !shadow.is_taken_for_code(area.base()) {
                 let from = (self.pages.file(), area.file_offset(area.base()));
-                shadow.take(area.base().into()..area.end(), from, Protection::Execute, false)?;
+                shadow.take(self.place_of(area), from, Protection::Execute, false)?;
             }
         }
         match self.virtual_page {
@@ -120,6 +129,7 @@ impl Patches {
         m: &mut Machine,
         shadow: &mut Shadow,
     ) -> Result<(), host::Error> {
+        tracing::debug!(views = self.by_key.len(), "all code is examined anew");
         shadow.hide_code(|_, _| true)?;
         shadow.give_back()?;
         for &page in self.by_page.keys() {
@@ -134,7 +144,47 @@ impl Patches {
         self.stubs.clear();
         self.traps.clear();
         self.virtual_page = None;
+        self.units.clear();
         Ok(())
+    }
+
+    /// Sees to it that copies of code at `linear` have a place where the guest uses nothing. False if
+    /// there is none.
+    pub(crate) fn settle(
+        &mut self,
+        m: &mut Machine,
+        shadow: &mut Shadow,
+        linear: u32,
+    ) -> Result<bool, host::Error> {
+        let unit = place::unit(linear);
+        if !self.moves_code || self.units.contains(&unit) {
+            return Ok(true);
+        }
+        let fits = self.shift != 0 && self.is_place_for(m, unit) && !shadow.is_taken_for_code(unit);
+        if !fits {
+            let mut units = std::mem::take(&mut self.units);
+            units.insert(unit);
+            self.forget(m, shadow)?;
+            let Some(shift) = place::for_code(m, shadow, units.iter().copied()) else {
+                return Ok(false);
+            };
+            self.shift = shift;
+            shadow.set_code_shift(shift)?;
+            self.units = units;
+        }
+        self.units.insert(unit);
+        Ok(true)
+    }
+
+    /// Whether the guest uses nothing where copies of code in a piece are shown.
+    fn is_place_for(&self, m: &Machine, unit: u32) -> bool {
+        place::is_free(m, unit.wrapping_add(self.shift))
+    }
+
+    /// Where an area is shown.
+    fn place_of(&self, area: &Area) -> std::ops::Range<u64> {
+        let base = u64::from(area.base().wrapping_add(self.shift));
+        base..base + (area.end() - u64::from(area.base()))
     }
 
     /// The view that is shown at a linear address.
@@ -181,6 +231,9 @@ impl Patches {
             let view = self.views[slot].as_mut();
             let holds = !doubtful || view.is_some_and(|view| view.refresh(&bytes));
             if holds {
+                if doubtful {
+                    self.write_unexamined(slot);
+                }
                 self.watch(m, shadow, key.offset)?;
                 let behind = self.view(slot).and_then(|view| view.next);
                 behind.map_or(Ok(()), |behind| self.watch(m, shadow, behind))?;
@@ -328,6 +381,18 @@ impl Patches {
         }
     }
 
+    /// On-trap mode: writes the guest's bytes to the copy where no instruction was examined.
+    fn write_unexamined(&mut self, slot: usize) {
+        let Some(view) = self.views[slot].as_ref() else { return };
+        if self.options.mode == Mode::Prescan {
+            return;
+        }
+        let is_guests = |at: &u16| !view.is_code(*at) && view.window_at(*at).is_none();
+        for at in (0..PAGE as u16).filter(is_guests) {
+            self.pages.write(slot * PAGE + usize::from(at), &[view.byte(at)]);
+        }
+    }
+
     /// Gives the instruction at `site` a stub, if there is room for a jump to one.
     pub(crate) fn patch(
         &mut self,
@@ -374,7 +439,8 @@ impl Patches {
         let Some(page) = self.virtual_page(m, shadow)? else { return Ok(false) };
         let counters = self.counters(slot, plan, page);
         let Some(view) = self.view(slot) else { return Ok(false) };
-        let setting = Setting { level: view.key.level, page, model: self.model };
+        let (level, shift) = (view.key.level, self.shift);
+        let setting = Setting { level, page, shift, model: self.model };
         let first = plan.starts[0];
         let eip = view.eip(first);
         let length = stub::assemble(&parts(view, plan, &counters), 0, &setting).code.len() as u32;
@@ -617,8 +683,7 @@ impl Patches {
         }
         let file = FIRST_AREA + self.areas.len() * area::FILE_BYTES;
         let mut area = Area::new(base, file);
-        let range = base.into()..area.end();
-        shadow.take(range, (self.pages.file(), file), Protection::Execute, false)?;
+        shadow.take(self.place_of(&area), (self.pages.file(), file), Protection::Execute, false)?;
         let place = area.take(request);
         self.areas.push(area);
         Ok(place)
@@ -631,7 +696,7 @@ impl Patches {
         shadow: &mut Shadow,
     ) -> Result<Option<u32>, host::Error> {
         if self.virtual_page.is_none()
-            && let Some(page) = place::for_page(m, shadow)
+            && let Some(page) = self.find_virtual_page(m, shadow)
         {
             self.take_virtual_page(shadow, page)?;
             self.virtual_page = Some(page);
@@ -639,16 +704,28 @@ impl Patches {
         Ok(self.virtual_page)
     }
 
+    fn find_virtual_page(&self, m: &Machine, shadow: &Shadow) -> Option<u32> {
+        place::for_page(m, |at| {
+            let is_for_code =
+                self.moves_code && self.units.contains(&place::unit(at).wrapping_sub(self.shift));
+            shadow.is_taken(at.into()) || is_for_code
+        })
+    }
+
     /// Whether the guest has come to use what was taken of its address space.
     pub(crate) fn is_crowded(&self, m: &mut Machine) -> bool {
         self.virtual_page.is_some_and(|page| !place::is_free(m, page))
-            || self.areas.iter().any(|area| !place::is_area_free(m, area.base()))
+            || self.units.iter().any(|&unit| !self.is_place_for(m, unit))
+            || self.areas.iter().any(|area| {
+                let shown = area.base().wrapping_add(self.shift);
+                !place::is_area_free(m, area.base()) || !place::is_area_free(m, shown)
+            })
     }
 
     /// Where pads may be: from the first area to the last.
     pub(crate) fn pads(&self) -> Option<std::ops::Range<u32>> {
-        let first = self.areas.iter().map(Area::base).min()?;
-        let last = self.areas.iter().map(Area::end).max()?;
+        let first = self.areas.iter().map(|area| self.place_of(area).start as u32).min()?;
+        let last = self.areas.iter().map(|area| self.place_of(area).end).max()?;
         Some(first..u32::try_from(last).unwrap_or(u32::MAX))
     }
 
@@ -678,7 +755,14 @@ impl Patches {
         };
         let code = m.cpu.segment(machine::cpu::SegmentRegister::Cs);
         let is_32bit = code.is_32bit();
-        Some(Key { linear: linear & !0xfff, offset, level, is_32bit, base: code.base })
+        Some(Key {
+            linear: linear & !0xfff,
+            offset,
+            level,
+            is_32bit,
+            base: code.base,
+            splits_gs: false,
+        })
     }
 }
 

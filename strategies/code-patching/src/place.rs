@@ -47,14 +47,41 @@ pub(crate) fn is_area_free(m: &Machine, base: u32) -> bool {
 pub(crate) fn for_area(m: &Machine, shadow: &Shadow, code: u32, ceiling: u64) -> Option<u32> {
     Area::places(code).find(|&base| {
         let end = u64::from(base) + u64::from(area::BYTES);
-        let taken = (u64::from(base)..end).step_by(UNIT as usize).any(|at| shadow.is_taken(at));
-        base >= FIRST && end <= ceiling && !taken && is_area_free(m, base)
+        let mut units = (base..=base + (area::BYTES - 1)).step_by(UNIT as usize);
+        let taken = units.any(|at| shadow.is_taken(at.into()) || shadow.is_taken_for_code(at));
+        let shown = base.wrapping_add(shadow.code_shift());
+        let is_free = is_area_free(m, base) && is_area_free(m, shown);
+        base >= FIRST && end <= ceiling && !taken && is_free
     })
+}
+
+/// The 4 MiB around an address.
+pub(crate) fn unit(address: u32) -> u32 {
+    address & !(UNIT - 1)
+}
+
+/// How far above the guest's code to show copies of it: such that the guest uses nothing where those
+/// of `units` come to lie.
+pub(crate) fn for_code(
+    m: &Machine,
+    shadow: &Shadow,
+    units: impl Iterator<Item = u32> + Clone,
+) -> Option<u32> {
+    /// A little above is most often free, and above what guest ring 3 reaches.
+    const FAVOURITE: u32 = 0x20;
+    let shifts = (FAVOURITE..0x100).chain(1..FAVOURITE).map(|shift| shift * area::BYTES);
+    let mut shifts = shifts.filter(|shift| {
+        units.clone().all(|unit| {
+            let place = unit.wrapping_add(*shift);
+            place >= FIRST && is_free(m, place) && !shadow.is_taken(place.into())
+        })
+    });
+    shifts.next()
 }
 
 /// A place for the virtual CPU: above guest ring 3's memory, so that segment limits can keep that out.
 /// In the upper half that is the first gap above the kernel's code; otherwise the highest there is.
-pub(crate) fn for_page(m: &Machine, shadow: &Shadow) -> Option<u32> {
+pub(crate) fn for_page(m: &Machine, is_taken: impl Fn(u32) -> bool) -> Option<u32> {
     const HALF: u32 = 1 << 31;
     const HIGHEST: u32 = 0xff80_0000;
     let code = m.cpu.instruction_address().0;
@@ -63,11 +90,7 @@ pub(crate) fn for_page(m: &Machine, shadow: &Shadow) -> Option<u32> {
         (first..HIGHEST).step_by(UNIT as usize)
     });
     let below = (HALF..=HIGHEST).rev().step_by(UNIT as usize).map(|at| at & !(UNIT - 1));
-    above
-        .into_iter()
-        .flatten()
-        .chain(below)
-        .find(|&at| is_free(m, at) && !shadow.is_taken(at.into()))
+    above.into_iter().flatten().chain(below).find(|&at| is_free(m, at) && !is_taken(at))
 }
 
 /// Where stubs may end at most: guest ring 3 does not reach above its ceiling.

@@ -70,7 +70,7 @@ impl Records {
         let Some(known) = view.instructions.get(&offset) else { return };
         let address = view.key.linear.wrapping_add(offset.into());
         let record = Record {
-            bytes: view.bytes_of(offset).to_vec(),
+            bytes: view.guest_bytes_of(offset).to_vec(),
             is_32bit: view.key.is_32bit,
             need: need(known.treatment),
             ..Record::new(address)

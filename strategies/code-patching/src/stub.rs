@@ -71,6 +71,8 @@ pub(crate) struct Setting {
     pub(crate) level: Level,
     /// Where the virtual CPU's page lies.
     pub(crate) page: u32,
+    /// How far above its EIP code lies in the host's linear addresses.
+    pub(crate) shift: u32,
     pub(crate) model: CpuModel,
 }
 
@@ -191,7 +193,7 @@ impl Assembly {
     /// Leaves for the monitor, which executes the instruction.
     fn cross(&mut self, part: &Part<'_>) {
         const FAR_JUMP: u32 = 7;
-        let pad = self.e.here().wrapping_add(FAR_JUMP);
+        let pad = self.e.here().wrapping_add(FAR_JUMP).wrapping_add(self.setting.shift);
         self.e.far_jump(crossing::CODE_SELECTOR, pad);
         self.e.raw(&crossing::pad(part.eip()));
     }
@@ -392,8 +394,12 @@ mod tests {
     fn assembled(instruction: Instruction, bytes: &[u8], counter: Option<u32>) -> Stub {
         let treatment = class::treatment(&instruction);
         let flow = class::flow(&instruction);
-        let setting =
-            Setting { level: Level::Virtual, page: 0xff80_0000, model: CpuModel::default() };
+        let setting = Setting {
+            level: Level::Virtual,
+            page: 0xff80_0000,
+            shift: 0,
+            model: CpuModel::default(),
+        };
         assemble(&[Part { instruction, bytes, treatment, flow, counter }], 0x1000, &setting)
     }
 

@@ -81,7 +81,10 @@ fn view(page: u32, read: &impl Fn(u32) -> Option<u8>) -> View {
     let bytes = (0..PAGE + LONGEST).map(|at| page.checked_add(at as u32).and_then(read));
     let bytes = bytes.map(Option::unwrap_or_default).collect();
     let (level, is_32bit) = (Level::Virtual, true);
-    View::new(Key { linear: page, offset: page.into(), level, is_32bit, base: 0 }, bytes)
+    View::new(
+        Key { linear: page, offset: page.into(), level, is_32bit, base: 0, splits_gs: false },
+        bytes,
+    )
 }
 
 /// Where control goes from an instruction in other pages.
@@ -132,7 +135,7 @@ fn patched(view: &mut View) -> Vec<Site> {
         let known = view.instructions.get(&offset)?;
         Some(Site {
             address: view.key.linear.wrapping_add(offset.into()),
-            bytes: view.bytes_of(offset).to_vec(),
+            bytes: view.guest_bytes_of(offset).to_vec(),
             is_32bit: view.key.is_32bit,
             need: need(known.treatment),
             became: *became.get(&offset)?,
@@ -144,7 +147,8 @@ fn patched(view: &mut View) -> Vec<Site> {
 
 /// Puts a run's window into the view, and gives the length of its stub.
 fn patch(view: &mut View, plan: &Plan) -> u32 {
-    let setting = Setting { level: Level::Virtual, page: SOMEWHERE, model: CpuModel::default() };
+    let setting =
+        Setting { level: Level::Virtual, page: SOMEWHERE, shift: 0, model: CpuModel::default() };
     let uncounted = vec![None; plan.starts.len()];
     let made = stub::assemble(&parts(view, plan, &uncounted), SOMEWHERE, &setting);
     for start in &plan.replaces {

@@ -3,7 +3,7 @@
 use crate::code::Code;
 use crate::exit::{Exit, Trap};
 use crate::peek;
-use crate::segments::ShadowSegments;
+use crate::segments::{Arrangement, ShadowSegments};
 use crate::shadow::{Shadow, Touch};
 use crate::watch::{self, Before, Divergence};
 use crate::world::{self, Entry};
@@ -298,7 +298,10 @@ impl<C: Code> Engine<C> {
     fn handle(&mut self, m: &mut Machine, exit: Exit) -> Result<Outcome, Error> {
         match exit {
             Exit::Page { address, fetch: true, .. } => {
-                let answer = self.with_code(|code, shadow| code.fetch(m, shadow, address))?;
+                let answer = self.with_code(|code, shadow| {
+                    let address = address.wrapping_sub(shadow.code_shift());
+                    code.fetch(m, shadow, address)
+                })?;
                 self.touched(m, answer)
             }
             Exit::Page { address, write, .. } => {
@@ -370,7 +373,10 @@ impl<C: Code> Engine<C> {
             stint.mode.allow_crossings(pads);
         }
         let ceiling = self.shadow.as_ref().and_then(Shadow::ceiling).filter(|_| m.cpu.cpl == 3);
-        let entry = Entry { eip, single_step, ceiling };
+        let code_shift = self.shadow.as_ref().map_or(0, Shadow::code_shift);
+        let splits_gs = self.code.splits_gs();
+        let arrangement = Arrangement { ceiling, code_shift, splits_gs };
+        let entry = Entry { eip, single_step, arrangement };
         let exit = world::stay(m, &mut stint.mode, &mut self.segments, entry);
         let exit = exit.map_err(|error| self.failure(error))?;
         let crossing = if let Exit::Crossing(number) = exit { Some(number) } else { None };

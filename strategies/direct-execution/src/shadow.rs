@@ -3,9 +3,9 @@
 //! The window is a translation look-aside buffer, no more: it starts empty, a touch faults, the
 //! guest's page tables are walked (accessed and dirty bits set as the CPU would), and the page is
 //! mapped with the rights that it has now; writable only once it is dirty. It need not follow the
-//! guest's page tables until the guest flushes. A flush of everything does not empty it: every page
-//! is looked up again and only those that changed are unmapped, at some nanoseconds a page against
-//! 8 µs for mapping it anew.
+//! guest's page tables until the guest flushes. A flush of everything does not empty it: the page
+//! tables are compared with what they were (`tables`), and only pages that changed are unmapped, for
+//! mapping one anew takes 8 µs.
 //!
 //! Guest kernel and guest user share the one window. As long as all pages that the user must not touch
 //! lie above all others, the limits of its segments keep it out (`ceiling`), and a change of privilege
@@ -13,9 +13,13 @@
 //! neighbours.
 //!
 //! A page may be shown for execution alone, from a file of the monitor's ([`CodePage`]): data accesses
-//! to it are faults, and the emulator's. And ranges may be taken that the guest does not use.
+//! to it are faults, and the emulator's. Where the host has no memory that can be executed and not read,
+//! such pages are shown at another place, which only the code segment leads to: its base is that much
+//! higher ([`Shadow::set_code_shift`]), and data accesses meet the guest's own page. And ranges may be
+//! taken that the guest does not use.
 
 use crate::straddle;
+use crate::tables::{Changes, Tables};
 use host::low_memory::Protection;
 use host::runs::{PAGE, Page, Runs, joined};
 use host::window::LowWindow;
@@ -58,6 +62,14 @@ pub struct CodePage {
     pub copy: usize,
 }
 
+impl CodePage {
+    /// The guest's pages that it rests on, where it is at `page`.
+    fn pages(&self, page: u64) -> Range<u64> {
+        let behind = if self.behind.is_some() { PAGE } else { 0 };
+        page..(page + PAGE + behind).min(END)
+    }
+}
+
 /// A range that the monitor has taken for itself.
 #[derive(Clone, Debug)]
 struct Taken {
@@ -72,8 +84,13 @@ struct Taken {
 pub struct Shadow {
     window: LowWindow,
     shown: Runs,
+    /// By the guest's page.
     codes: BTreeMap<u64, (CodePage, bool)>,
+    /// How far above the guest's page its code is shown, modulo 4 GiB.
+    code_shift: u32,
     taken: Vec<Taken>,
+    /// What all that was found in.
+    tables: Tables,
     /// Whether the guest's own pages can be executed.
     executable: bool,
     /// The privilege that the window shows now.
@@ -94,7 +111,9 @@ impl Shadow {
             window: LowWindow::new()?,
             shown: Runs::default(),
             codes: BTreeMap::new(),
+            code_shift: 0,
             taken: Vec::new(),
+            tables: Tables::default(),
             executable,
             user: false,
             highest_user: None,
@@ -106,6 +125,7 @@ impl Shadow {
     pub(crate) fn clear(&mut self) -> Result<(), host::Error> {
         self.shown.clear();
         self.codes.clear();
+        self.tables.clear();
         self.highest_user = None;
         self.lowest_supervisor =
             self.taken.iter().filter(|taken| taken.supervisor).map(|taken| taken.range.start).min();
@@ -153,6 +173,40 @@ impl Shadow {
         Ok(())
     }
 
+    /// Shows code so many bytes, whole pages, above the guest's addresses (modulo 4 GiB).
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn set_code_shift(&mut self, shift: u32) -> Result<(), host::Error> {
+        self.hide_code(|_, _| true)?;
+        self.code_shift = shift;
+        self.find_privileges();
+        Ok(())
+    }
+
+    /// How far above the guest's addresses code is shown, modulo 4 GiB.
+    #[must_use]
+    pub fn code_shift(&self) -> u32 {
+        self.code_shift
+    }
+
+    /// Where the code of a guest's page is shown.
+    fn code_place(&self, page: u64) -> u64 {
+        (page + u64::from(self.code_shift)) & (END - 1)
+    }
+
+    /// The guest's page whose code is shown at a place, if there is one.
+    fn code_behind(&self, place: u64) -> Option<u64> {
+        let page = place.wrapping_sub(self.code_shift.into()) & (END - 1);
+        self.codes.contains_key(&page).then_some(page)
+    }
+
+    /// Whether code at a guest's address would be shown in a range that is taken.
+    #[must_use]
+    pub fn is_taken_for_code(&self, address: u32) -> bool {
+        self.is_taken(self.code_place(address.into()))
+    }
+
     /// Whether an address is in a range that is taken.
     #[must_use]
     pub fn is_taken(&self, address: u64) -> bool {
@@ -191,8 +245,8 @@ impl Shadow {
     }
 
     fn unmap(&mut self, pages: Range<u64>) -> Result<(), host::Error> {
-        let codes = self.hide_codes(&pages)?;
-        if !self.shown.remove(pages.clone()) && !codes {
+        self.hide_codes(&pages)?;
+        if !self.shown.remove(pages.clone()) {
             return Ok(());
         }
         // Where the hole makes one mapping too many, all go.
@@ -202,18 +256,19 @@ impl Shadow {
     /// Unmaps the pages that the guest's page tables no longer map so.
     fn revalidate(&mut self, m: &mut Machine) -> Result<(), host::Error> {
         let mut changed = Vec::new();
-        for (run, first) in self.shown.iter() {
-            for page in run.clone().step_by(PAGE as usize) {
-                let shown = first.beyond(page - run.start);
-                if look_up(m, page).is_none_or(|now| !covers(now, shown)) {
-                    changed.push(page..page + PAGE);
+        match self.tables.changes(m) {
+            Changes::All => {
+                self.find_changed(m, &(0..END), &mut changed);
+                self.remember_all(m);
+            }
+            Changes::Of(doubtful) => {
+                for pages in joined(doubtful.into_iter()) {
+                    self.find_changed(m, &pages, &mut changed);
                 }
             }
         }
-        for (&page, &(code, user)) in &self.codes {
-            if !code_holds(m, page, &code, user) {
-                changed.push(page..page + PAGE);
-            }
+        if changed.is_empty() {
+            return Ok(());
         }
         changed.sort_by_key(|pages| pages.start);
         joined(changed.into_iter()).into_iter().try_for_each(|pages| self.unmap(pages))?;
@@ -221,10 +276,44 @@ impl Shadow {
         Ok(())
     }
 
+    /// Notes the page tables of all that is shown.
+    fn remember_all(&mut self, m: &Machine) {
+        for (run, _) in self.shown.iter() {
+            self.tables.remember(m, &run);
+        }
+        for (&page, (code, _)) in &self.codes {
+            self.tables.remember(m, &code.pages(page));
+        }
+    }
+
+    /// Finds the pages within `doubtful` that are not to be shown any more as they are.
+    fn find_changed(&self, m: &mut Machine, doubtful: &Range<u64>, changed: &mut Vec<Range<u64>>) {
+        for (run, first) in self.shown.within(doubtful.clone()) {
+            let pages = run.start.max(doubtful.start)..run.end.min(doubtful.end);
+            for page in pages.step_by(PAGE as usize) {
+                let shown = first.beyond(page - run.start);
+                if look_up(m, page).is_none_or(|now| !covers(now, shown)) {
+                    changed.push(page..page + PAGE);
+                }
+            }
+        }
+        // One that reaches into the page behind rests on that, too.
+        let start = doubtful.start.saturating_sub(PAGE);
+        for (&page, &(code, user)) in self.codes.range(start..doubtful.end) {
+            if !code_holds(m, page, &code, user) {
+                changed.push(page..page + PAGE);
+            }
+        }
+    }
+
     /// Finds anew which pages the user may touch: some may be gone.
     fn find_privileges(&mut self) {
         let runs = self.shown.iter().map(|(run, first)| (run, first.user));
-        let codes = self.codes.iter().map(|(&page, &(_, user))| (page..page + PAGE, user));
+        let codes = self.codes.iter().flat_map(|(&page, &(_, user))| {
+            // The limit of the code segment keeps ring 3 from the one, that of the others from the other.
+            let place = if user { page } else { self.code_place(page) };
+            [(page..page + PAGE, user), (place..place + PAGE, user)]
+        });
         let taken = self.taken.iter().filter(|taken| taken.supervisor);
         let taken = taken.map(|taken| (taken.range.clone(), false));
         let (mut highest, mut lowest) = (None, END);
@@ -280,7 +369,8 @@ impl Shadow {
         protection: impl Fn(Protection) -> Protection,
     ) -> Result<(), host::Error> {
         for (&page, _) in self.codes.iter().filter(|(_, (_, user))| !user) {
-            self.window.protect(&(page..page + PAGE), protection(Protection::Execute))?;
+            let place = self.code_place(page);
+            self.window.protect(&(place..place + PAGE), protection(Protection::Execute))?;
         }
         for taken in self.taken.iter().filter(|taken| taken.supervisor) {
             self.window.protect(&taken.range, protection(taken.protection))?;
@@ -312,7 +402,8 @@ impl Shadow {
         write: bool,
     ) -> Result<Touch, host::Error> {
         let page = u64::from(address) & !(PAGE - 1);
-        if page < u64::from(self.window.start()) || self.codes.contains_key(&page) {
+        let hides_data = self.code_shift == 0 && self.codes.contains_key(&page);
+        if page < u64::from(self.window.start()) || hides_data {
             return Ok(Touch::Emulate);
         }
         if self.is_taken(page) {
@@ -334,6 +425,10 @@ impl Shadow {
         if self.shown.len() >= MOST_RUNS {
             self.clear()?;
         }
+        if let Some(code) = self.code_behind(page) {
+            // The guest has come to use the place.
+            self.hide_codes(&(code..code + PAGE))?;
+        }
         let run = self.run_around(m, page, found);
         let first = found.beyond(run.start.wrapping_sub(page));
         self.show(m, run, first)?;
@@ -347,7 +442,7 @@ impl Shadow {
         let lowest = page.saturating_sub(around).max(self.window.start().into());
         let highest = (page + PAGE + around).min(1 << 32);
         self.shown.around(page, found, lowest..highest, |at| {
-            let free = !self.codes.contains_key(&at) && !self.is_taken(at);
+            let free = self.code_behind(at).is_none() && !self.is_taken(at);
             look_up(m, at).filter(|_| free)
         })
     }
@@ -362,6 +457,7 @@ impl Shadow {
             map(&mut self.window)?;
         }
         self.note_privilege(&run, first.user);
+        self.tables.remember(m, &run);
         self.shown.insert(run, first);
         Ok(())
     }
@@ -388,16 +484,21 @@ impl Shadow {
         file: &File,
     ) -> Result<bool, host::Error> {
         let at = u64::from(page);
+        let place = self.code_place(at);
         let Some(user) = code_privilege(m, at, &code) else { return Ok(false) };
-        if self.is_taken(at) || at < u64::from(self.window.start()) {
+        if self.is_taken(place) || place < u64::from(self.window.start()) {
             return Ok(false);
         }
         if self.shown.len() + self.codes.len() >= MOST_RUNS {
             self.clear()?;
         }
-        self.shown.remove(at..at + PAGE);
-        self.window.map(&(at..at + PAGE), file, code.copy as u64, Protection::Execute)?;
+        self.shown.remove(place..place + PAGE);
+        self.window.map(&(place..place + PAGE), file, code.copy as u64, Protection::Execute)?;
         self.note_privilege(&(at..at + PAGE), user);
+        self.tables.remember(m, &code.pages(at));
+        if !user {
+            self.note_privilege(&(place..place + PAGE), user);
+        }
         self.codes.insert(at, (code, user));
         Ok(true)
     }
@@ -422,20 +523,22 @@ impl Shadow {
             .filter(|(page, (code, _))| which(**page as u32, code))
             .map(|(&page, _)| page)
             .collect();
-        pages.into_iter().try_for_each(|page| self.unmap(page..page + PAGE))
+        pages.into_iter().try_for_each(|page| self.hide_codes(&(page..page + PAGE)))
     }
 
-    /// Takes out the pages of code in a range, and what reaches into it from the page before. Whether
-    /// there was any in the range.
-    fn hide_codes(&mut self, pages: &Range<u64>) -> Result<bool, host::Error> {
+    /// Hides the pages of code in a range, and what reaches into it from the page before.
+    fn hide_codes(&mut self, pages: &Range<u64>) -> Result<(), host::Error> {
         let before = pages.start.wrapping_sub(PAGE);
-        if self.codes.get(&before).is_some_and(|(code, _)| code.behind.is_some()) {
-            self.codes.remove(&before);
-            self.window.unmap(&(before..pages.start))?;
+        let reaches = self.codes.get(&before).is_some_and(|(code, _)| code.behind.is_some());
+        let within = self.codes.range(pages.clone()).map(|(&page, _)| page);
+        let hidden: Vec<u64> = reaches.then_some(before).into_iter().chain(within).collect();
+        for page in hidden {
+            self.codes.remove(&page);
+            let place = self.code_place(page);
+            // Where the hole makes one mapping too many, all go.
+            self.window.unmap(&(place..place + PAGE)).or_else(|_| self.clear())?;
         }
-        let within: Vec<u64> = self.codes.range(pages.clone()).map(|(&page, _)| page).collect();
-        self.codes.retain(|page, _| !pages.contains(page));
-        Ok(!within.is_empty())
+        Ok(())
     }
 
     /// From now on no write to the guest's page at `offset` goes unseen.

@@ -303,7 +303,9 @@ mod tests {
                 assert!(matches!(block.mode, Mode::Kernel | Mode::User), "seed {seed}");
                 for item in &block.code {
                     let decoder = Decoder::new(32, &item.bytes, DecoderOptions::NONE);
-                    assert!(decoder.into_iter().all(|one| allows(&one)), "seed {seed}: {item:?}");
+                    // Nobody knows how long an invalid one is, and what follows is not executed.
+                    let mut valid = decoder.into_iter().take_while(|one| !one.is_invalid());
+                    assert!(valid.all(|one| allows(&one)), "seed {seed}: {item:?}");
                 }
             }
         }

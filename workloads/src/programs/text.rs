@@ -23,13 +23,17 @@ fn read(text: &str) -> Option<Item> {
         Some((bytes, link)) => (bytes, Some(read_link(link)?)),
         None => (text, None),
     };
-    let bytes = bytes.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).ok());
-    let bytes: Vec<u8> = bytes.collect::<Option<_>>()?;
+    let bytes: Vec<u8> = bytes.split_whitespace().map(read_byte).collect::<Option<_>>()?;
     let fits = |link: &Link| {
         matches!(link.size, 1 | 2 | 4)
             && link.at.checked_add(link.size).is_some_and(|end| end <= bytes.len())
     };
     link.as_ref().is_none_or(fits).then(|| Item { bytes: bytes.clone(), link })
+}
+
+fn read_byte(text: &str) -> Option<u8> {
+    let is_byte = text.len() == 2 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_byte.then(|| u8::from_str_radix(text, 16).ok())?
 }
 
 fn read_link(text: &str) -> Option<Link> {

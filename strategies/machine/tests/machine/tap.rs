@@ -86,7 +86,8 @@ fn what_devices_gave_comes_back_without_devices() {
         assert_eq!(replayed.finish_replay().unwrap(), None, "seed {seed}");
         assert!(replayed.bus.tap.is_off());
     }
-    assert!(interrupts > 100, "{interrupts}");
+    // How many depends on how fast the host is.
+    assert!(interrupts > 20, "{interrupts}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use strategy::{Limit, Stop, Strategy};
 guest_code! {
     // Sorts 64 numbers again and again, with a system call after each comparison of a row.
     sorts: ".code32",
-        "mov ebp, 100", "1:", "mov ecx, 64", "mov eax, ebp", "mov edi, 0x18000",
+        "mov ebp, 400", "1:", "mov ecx, 64", "mov eax, ebp", "mov edi, 0x18000",
         "2:", "imul eax, eax, 1664525", "add eax, 1013904223", "stosd", "loop 2b",
         "mov edx, 63",
         "3:", "xor esi, esi",
