@@ -45,6 +45,10 @@
 //! enough, and only that is patched (US patent 7,210,144); what does not trap goes wrong, as under
 //! trap-and-emulate.
 //!
+//! Of each site it is known what it became, why it has no stub if it has none, and how often it ran
+//! ([`CodePatching::sites`], `records`): the monitor counts crossings and traps, and stubs count where the
+//! run is to be looked at ([`CodePatching::watched`]). [`survey`] says the same of code that nobody runs.
+//!
 //! What is left: a guest's ring 0 can see and write the virtual CPU's page, if it looks for memory where
 //! it has mapped none, and a jump into the middle of an examined instruction is not noticed. Guests whose
 //! segments are not flat, and 16-bit code, get trap bytes and no stubs.
