@@ -261,7 +261,8 @@ impl Shadow {
                 self.find_changed(m, &(0..END), &mut changed);
                 self.remember_all(m);
             }
-            Changes::Of(doubtful) => {
+            Changes::Of(mut doubtful) => {
+                doubtful.sort_by_key(|pages| pages.start);
                 for pages in joined(doubtful.into_iter()) {
                     self.find_changed(m, &pages, &mut changed);
                 }
@@ -271,6 +272,7 @@ impl Shadow {
             return Ok(());
         }
         changed.sort_by_key(|pages| pages.start);
+        changed.dedup();
         joined(changed.into_iter()).into_iter().try_for_each(|pages| self.unmap(pages))?;
         self.find_privileges();
         Ok(())

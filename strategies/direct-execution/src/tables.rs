@@ -81,6 +81,34 @@ impl Part {
         });
         Part { entry, table }
     }
+
+    /// Whether it is what a directory entry leads to.
+    fn is_of(&self, entry: u64) -> bool {
+        (entry ^ self.entry) & !ACCESSED == 0
+    }
+
+    /// Takes over what the table has about these pages, counted from its first, and says which of them
+    /// were something else before.
+    fn remember(
+        &mut self,
+        m: &Machine,
+        mode: Mode,
+        pages: &Range<u64>,
+        mut was_other: impl FnMut(u64),
+    ) {
+        let (Some(copy), Some(table)) = (&mut self.table, mode.table(self.entry)) else { return };
+        for page in pages.clone().step_by(PAGE) {
+            let at = page as usize / PAGE * mode.size();
+            let before = &mut copy[at..at + mode.size()];
+            let mut now = [0; 8];
+            let now = &mut now[..mode.size()];
+            m.memory.read(PhysicalAddress(table.0 + at as u64), now);
+            if is_other(whole(before), whole(now)) {
+                was_other(page);
+            }
+            before.copy_from_slice(now);
+        }
+    }
 }
 
 /// What a flush may have changed.
@@ -97,6 +125,8 @@ pub(crate) struct Tables {
     mode: Option<Mode>,
     /// By the first linear address that they are about.
     parts: BTreeMap<u64, Part>,
+    /// Linear addresses about which they said something else when more was shown.
+    doubtful: Vec<Range<u64>>,
 }
 
 impl Tables {
@@ -104,6 +134,7 @@ impl Tables {
     pub(crate) fn clear(&mut self) {
         self.mode = None;
         self.parts.clear();
+        self.doubtful.clear();
     }
 
     /// Notes that these pages are shown as the tables have them now.
@@ -112,21 +143,25 @@ impl Tables {
         if !mode.cr0.contains(Cr0::PG) {
             return;
         }
-        let (reach, size) = (mode.reach(), mode.size());
+        let reach = mode.reach();
         let mut start = pages.start;
         while start < pages.end {
             let first = start & !(reach - 1);
             let end = pages.end.min(first + reach);
-            let Some(part) = self.parts.get_mut(&first) else {
-                self.parts.insert(first, Part::read(m, mode, first));
-                start = end;
-                continue;
-            };
-            if let (Some(copy), Some(physical)) = (&mut part.table, mode.table(part.entry)) {
-                let index = |at: u64| ((at - first) as usize / PAGE) * size;
-                let entries = index(start)..index(end - 1) + size;
-                let from = PhysicalAddress(physical.0 + entries.start as u64);
-                m.memory.read(from, &mut copy[entries]);
+            let entry = mode.directory_entry(m, first);
+            match self.parts.get_mut(&first) {
+                Some(part) if part.is_of(entry) => {
+                    part.remember(m, mode, &(start - first..end - first), |page| {
+                        self.doubtful.push(first + page..first + page + PAGE as u64);
+                    });
+                }
+                known => {
+                    if known.is_some() {
+                        // The guest has changed it, and not flushed yet.
+                        self.doubtful.push(first..first + reach);
+                    }
+                    self.parts.insert(first, Part::read(m, mode, first));
+                }
             }
             start = end;
         }
@@ -136,14 +171,13 @@ impl Tables {
     pub(crate) fn changes(&mut self, m: &Machine) -> Changes {
         let mode = Mode::of(m);
         if self.mode.is_some_and(|before| before != mode) {
-            self.mode = None;
-            self.parts.clear();
+            self.clear();
             return Changes::All;
         }
-        let mut changed = Vec::new();
+        let mut changed = std::mem::take(&mut self.doubtful);
         for (&first, part) in &mut self.parts {
             let entry = mode.directory_entry(m, first);
-            if (entry ^ part.entry) & !ACCESSED != 0 {
+            if !part.is_of(entry) {
                 changed.push(first..first + mode.reach());
                 *part = Part::read(m, mode, first);
             } else if let (Some(copy), Some(physical)) = (&mut part.table, mode.table(entry)) {
@@ -171,13 +205,18 @@ fn compare(
     let entries = copy.chunks(mode.size()).zip(now.chunks(mode.size()));
     for (at, (before, after)) in entries.enumerate() {
         let (before, after) = (whole(before), whole(after));
-        // Bits that were set are no change, and what was not present was not shown.
-        if before | (after & ACCESSED_AND_DIRTY) != after && before & PRESENT != 0 {
+        if is_other(before, after) {
             let start = first + (at * PAGE) as u64;
             changed.push(start..start + PAGE as u64);
         }
     }
     *copy = now;
+}
+
+/// Whether what was shown by an entry may not be shown any more. Accessed and dirty bits that were set
+/// are no change, and what was not present was not shown.
+fn is_other(before: u64, after: u64) -> bool {
+    before | (after & ACCESSED_AND_DIRTY) != after && before & PRESENT != 0
 }
 
 fn whole(bytes: &[u8]) -> u64 {
