@@ -26,14 +26,14 @@ impl LogAxis {
         LogAxis { low: low - missing - room, high: high + missing + room, left, right }
     }
 
-    /// Where a value lies. What the axis does not reach, lies at its end.
+    /// Where a value lies, between the ends: an axis may be used upright as well. What the axis does not reach, lies at its end.
     pub(super) fn x(&self, value: f64) -> f64 {
         let part = (value.log10() - self.low) / (self.high - self.low);
         self.left + part.clamp(0.0, 1.0) * (self.right - self.left)
     }
 
     /// Values to mark, and whether they get a label: decades, and 2 and 5 between them.
-    fn ticks(&self) -> Vec<(f64, bool)> {
+    pub(super) fn ticks(&self) -> Vec<(f64, bool)> {
         let span = self.high - self.low;
         let every = ((span / 12.0).ceil() as i32).max(1);
         let decades = (self.low.floor() as i32)..=(self.high.ceil() as i32);

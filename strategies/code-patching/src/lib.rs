@@ -45,6 +45,10 @@
 //! enough, and only that is patched (US patent 7,210,144); what does not trap goes wrong, as under
 //! trap-and-emulate.
 //!
+//! Of each site it is known what it became, why it has no stub if it has none, and how often it ran
+//! ([`CodePatching::sites`], `records`): the monitor counts crossings and traps, and stubs count where the
+//! run is to be looked at ([`CodePatching::watched`]). [`survey`] says the same of code that nobody runs.
+//!
 //! What is left: a guest's ring 0 can see and write the virtual CPU's page, if it looks for memory where
 //! it has mapped none, and a jump into the middle of an examined instruction is not noticed. Guests whose
 //! segments are not flat, and 16-bit code, get trap bytes and no stubs.
@@ -52,41 +56,29 @@
 mod area;
 mod class;
 mod code;
+mod count;
 mod emit;
+mod history;
+mod options;
 mod patches;
 mod place;
 mod plan;
+mod records;
 mod sites;
 mod stub;
+mod survey;
 mod view;
 mod virtual_cpu;
 
-pub use sites::Statistics;
+pub use options::{Mode, Options};
+pub use sites::{Became, Jump, Moment, Need, Obstacle, Runs, Site, Statistics, Way};
+
+pub use survey::survey;
 
 use code::PatchedCode;
 use direct_execution::Engine;
 use machine::Machine;
 use strategy::{Error, ExitCounts, Limit, Stop, Strategy, StrategyId, Support};
-
-/// When an instruction is patched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Mode {
-    /// Before it is executed for the first time: no code runs that has not been examined.
-    #[default]
-    Prescan,
-    /// When it has trapped `threshold` times (US patent 7,210,144). What does not trap goes wrong.
-    OnTrap {
-        /// Traps before the patch.
-        threshold: u64,
-    },
-}
-
-/// How code is patched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Options {
-    /// When.
-    pub mode: Mode,
-}
 
 /// Whether this host can run guests so.
 #[must_use]
@@ -106,7 +98,20 @@ impl CodePatching {
     /// # Errors
     /// When the host has no memory for it.
     pub fn new(options: Options) -> Result<CodePatching, Error> {
-        let code = PatchedCode::new(options).map_err(|error| match error {
+        CodePatching::with(options, false)
+    }
+
+    /// The same, to be looked at: stubs count how often they run, which makes them slower, and what
+    /// was counted is noted at moments of the run.
+    ///
+    /// # Errors
+    /// As [`CodePatching::new`].
+    pub fn watched(options: Options) -> Result<CodePatching, Error> {
+        CodePatching::with(options, true)
+    }
+
+    fn with(options: Options, watched: bool) -> Result<CodePatching, Error> {
+        let code = PatchedCode::new(options, watched).map_err(|error| match error {
             host::Error::Host { what, source } => Error::Host { what, source },
             other => {
                 Error::Unsupported { strategy: StrategyId::CodePatching, reason: other.to_string() }
@@ -120,6 +125,18 @@ impl CodePatching {
     pub fn statistics(&self) -> Statistics {
         self.engine.code().patches.statistics
     }
+
+    /// All sites that were found, by address, with how often each ran.
+    #[must_use]
+    pub fn sites(&self) -> Vec<Site> {
+        self.engine.code().patches.records.sites()
+    }
+
+    /// What was counted as the guest ran, if it was watched.
+    #[must_use]
+    pub fn moments(&self) -> &[Moment] {
+        self.engine.code().patches.records.moments()
+    }
 }
 
 impl Strategy for CodePatching {
@@ -128,7 +145,9 @@ impl Strategy for CodePatching {
     }
 
     fn run(&mut self, machine: &mut Machine, limit: &Limit) -> Result<Stop, Error> {
-        self.engine.run(machine, limit)
+        let stop = self.engine.run(machine, limit);
+        self.engine.code_mut().patches.note_moment(true);
+        stop
     }
 
     fn exits(&self) -> &ExitCounts {

@@ -7,6 +7,7 @@
 //! they trap (see `area`).
 
 use crate::class::{Flow, Treatment, Work};
+use crate::sites::Obstacle;
 use crate::view::{PAGE, View};
 
 /// Bytes of `jmp rel32`.
@@ -35,21 +36,26 @@ impl Plan {
     }
 }
 
-/// The run for the sensitive instruction at `site`, if there is one.
-pub(crate) fn plan(view: &View, site: u16) -> Option<Plan> {
+/// The run for the sensitive instruction at `site`, or what is in its way where it begins there.
+pub(crate) fn plan(view: &View, site: u16) -> Result<Plan, Obstacle> {
     let mut first = site;
+    let mut in_the_way = None;
     for _ in 0..JUMP {
-        if let Some(plan) = run(view, first, site) {
-            return Some(plan);
+        match run(view, first, site) {
+            Ok(plan) => return Ok(plan),
+            Err(obstacle) => in_the_way = in_the_way.or(Some(obstacle)),
         }
-        first = view.before(first)?;
+        match view.before(first) {
+            Some(before) => first = before,
+            None => break,
+        }
     }
-    None
+    Err(in_the_way.unwrap_or(Obstacle::Unknown))
 }
 
 /// The run from `first` over `site` up to where there are five bytes. Windows that it meets become
 /// part of it.
-fn run(view: &View, first: u16, site: u16) -> Option<Plan> {
+fn run(view: &View, first: u16, site: u16) -> Result<Plan, Obstacle> {
     let first = view.window_at(first).map_or(first, |(start, _)| start);
     let mut plan = Plan { starts: Vec::new(), end: first, replaces: Vec::new() };
     let mut least = site.max(first + JUMP - 1);
@@ -61,17 +67,20 @@ fn run(view: &View, first: u16, site: u16) -> Option<Plan> {
                 plan.replaces.push(start);
             }
         }
-        let known = view.instructions.get(&at).filter(|_| view.is_examined(at))?;
-        let moved_into = at != first && view.is_target(at);
-        if moved_into || plan.starts.len() == MOST || !can_move(view, at) {
-            return None;
+        let known = view.instructions.get(&at).filter(|_| view.is_examined(at));
+        let known = known.ok_or(Obstacle::Unknown)?;
+        if at != first && view.is_target(at) {
+            return Err(Obstacle::Target);
+        }
+        if plan.starts.len() == MOST || !can_move(view, at) {
+            return Err(Obstacle::Immovable);
         }
         plan.starts.push(at);
         let next = usize::from(at) + known.instruction.len();
         let within = at + 1..next.min(PAGE) as u16;
         if within.into_iter().any(|at| view.is_examined(at)) {
             // Control may come to what begins there.
-            return None;
+            return Err(Obstacle::Target);
         }
         // What goes on into the page behind is the run's last.
         let is_last = known.flow != Flow::Next || next >= PAGE;
@@ -84,14 +93,15 @@ fn run(view: &View, first: u16, site: u16) -> Option<Plan> {
         if is_last {
             let end = least + 1;
             if next < end {
-                is_padding(view, next, end).then_some(())?;
+                let obstacle = if next >= PAGE as u16 { Obstacle::Page } else { Obstacle::End };
+                is_padding(view, next, end).then_some(()).ok_or(obstacle)?;
                 plan.end = end;
             }
             break;
         }
         at = next;
     }
-    (plan.end >= first + JUMP && plan.end > site).then_some(plan)
+    if plan.end >= first + JUMP && plan.end > site { Ok(plan) } else { Err(Obstacle::End) }
 }
 
 /// Whether an instruction can be encoded in another place.
@@ -125,7 +135,7 @@ mod tests {
     fn planned(code: &[u8], entry: u16, site: u16) -> Option<Plan> {
         let mut view = view(code);
         view.examine(entry);
-        plan(&view, site)
+        plan(&view, site).ok()
     }
 
     #[test]

@@ -106,6 +106,13 @@ impl View {
         self.executed.get(start..start + length).unwrap_or_default()
     }
 
+    /// The same, as the guest has it.
+    pub(crate) fn guest_bytes_of(&self, offset: u16) -> &[u8] {
+        let start = usize::from(offset);
+        let length = self.instructions.get(&offset).map_or(0, |known| known.instruction.len());
+        self.bytes.get(start..start + length).unwrap_or_default()
+    }
+
     /// A byte of the page as it was examined.
     pub(crate) fn byte(&self, offset: u16) -> u8 {
         self.bytes[usize::from(offset)]
@@ -279,6 +286,12 @@ impl View {
         usize::from(offset) + length > PAGE
     }
 
+    /// Whether an instruction cannot run as it is.
+    pub(crate) fn is_site(&self, offset: u16) -> bool {
+        let known = self.instructions.get(&offset);
+        known.is_some_and(|known| known.treatment != Treatment::Native) || self.leaves_page(offset)
+    }
+
     /// Takes over bytes that the guest wrote. False if an instruction that was examined is among
     /// them, so that the view no longer holds.
     pub(crate) fn take_write(&mut self, written: Range<usize>, now: &[u8]) -> bool {
@@ -358,23 +371,6 @@ pub(crate) mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
-    fn fs_stands_in_for_gs_where_that_is_used_above_its_base() {
-        // mov eax, gs:[0x14]; mov eax, gs:[0xffffffc4]; mov eax, gs:[eax]; mov eax, fs:[0]
-        let code = [
-            0x65, 0xa1, 0x14, 0, 0, 0, 0x65, 0xa1, 0xc4, 0xff, 0xff, 0xff, 0x65, 0x8b, 0, 0x64,
-            0xa1, 0, 0, 0, 0, 0xc3,
-        ];
-        let plain = view(&code);
-        let mut view = View::new(Key { splits_gs: true, ..plain.key }, plain.bytes.clone());
-        view.examine(0);
-        assert_eq!(view.bytes_of(0)[0], 0x64);
-        assert_eq!((view.bytes_of(6)[0], view.bytes_of(12)[0]), (0x65, 0x65));
-        assert_eq!(view.byte(0), 0x65, "as the guest has it");
-        assert_eq!(view.instructions[&15].treatment, Treatment::Monitor);
-        assert!(view.refresh(&plain.bytes));
-        assert_eq!(view.bytes_of(0)[0], 0x64);
-=======
     fn no_instruction_goes_on_over_the_beginning_of_another() {
         // jz 3, and then add [eax], al from 2 and from 3 on.
         let mut code = [0; 64];
@@ -396,7 +392,24 @@ pub(crate) mod tests {
         let treatment = |offset: u16| view.instructions[&offset].treatment;
         assert_eq!((treatment(2), treatment(3)), (Treatment::Trap, Treatment::Native));
         assert!(view.is_code(5));
->>>>>>> wt-b
+    }
+
+    #[test]
+    fn fs_stands_in_for_gs_where_that_is_used_above_its_base() {
+        // mov eax, gs:[0x14]; mov eax, gs:[0xffffffc4]; mov eax, gs:[eax]; mov eax, fs:[0]
+        let code = [
+            0x65, 0xa1, 0x14, 0, 0, 0, 0x65, 0xa1, 0xc4, 0xff, 0xff, 0xff, 0x65, 0x8b, 0, 0x64,
+            0xa1, 0, 0, 0, 0, 0xc3,
+        ];
+        let plain = view(&code);
+        let mut view = View::new(Key { splits_gs: true, ..plain.key }, plain.bytes.clone());
+        view.examine(0);
+        assert_eq!(view.bytes_of(0)[0], 0x64);
+        assert_eq!((view.bytes_of(6)[0], view.bytes_of(12)[0]), (0x65, 0x65));
+        assert_eq!(view.byte(0), 0x65, "as the guest has it");
+        assert_eq!(view.instructions[&15].treatment, Treatment::Monitor);
+        assert!(view.refresh(&plain.bytes));
+        assert_eq!(view.bytes_of(0)[0], 0x64);
     }
 
     #[test]

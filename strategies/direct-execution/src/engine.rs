@@ -88,6 +88,11 @@ impl<C: Code> Engine<C> {
         &self.code
     }
 
+    /// The same, to be changed between two runs.
+    pub fn code_mut(&mut self) -> &mut C {
+        &mut self.code
+    }
+
     /// Exits by kind.
     #[must_use]
     pub fn exits(&self) -> &ExitCounts {

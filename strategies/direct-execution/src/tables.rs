@@ -224,3 +224,88 @@ fn whole(bytes: &[u8]) -> u64 {
     entry[..bytes.len()].copy_from_slice(bytes);
     u64::from_le_bytes(entry)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machine::MachineConfig;
+
+    const DIRECTORY: u32 = 0x1000;
+    const TABLE: u32 = 0x2000;
+    const OTHER: u32 = 0x3000;
+    /// Present, writable, the user's, accessed.
+    const BITS: u32 = 0x27;
+    const LINEAR: u64 = 0x40_0000;
+    const PAGES: Range<u64> = LINEAR..LINEAR + PAGE as u64;
+
+    fn machine() -> Machine {
+        let config = MachineConfig { memory_bytes: 4 << 20, ..MachineConfig::default() };
+        let mut m = Machine::new(&config).unwrap();
+        m.cpu.cr0 |= Cr0::PE | Cr0::PG;
+        m.cpu.cr3 = DIRECTORY;
+        m
+    }
+
+    fn write(m: &mut Machine, at: u32, value: u32) {
+        assert!(m.memory.write(PhysicalAddress(at.into()), &value.to_le_bytes()));
+    }
+
+    fn set_directory(m: &mut Machine, table: u32) {
+        write(m, DIRECTORY + 4, table);
+    }
+
+    fn changed(tables: &mut Tables, m: &Machine) -> Vec<Range<u64>> {
+        match tables.changes(m) {
+            Changes::Of(changed) => changed,
+            Changes::All => panic!("the mode is the same"),
+        }
+    }
+
+    #[test]
+    fn only_what_has_changed_is_looked_up_again() {
+        let mut m = machine();
+        let mut tables = Tables::default();
+        set_directory(&mut m, TABLE | BITS);
+        write(&mut m, TABLE, 0x8000 | BITS);
+        tables.remember(&m, &PAGES);
+        assert!(changed(&mut tables, &m).is_empty());
+        write(&mut m, TABLE, 0x8000 | BITS | 0x40);
+        assert!(changed(&mut tables, &m).is_empty(), "it has become dirty");
+        write(&mut m, TABLE, 0x9000 | BITS);
+        assert_eq!(changed(&mut tables, &m), [PAGES]);
+        assert!(changed(&mut tables, &m).is_empty());
+    }
+
+    #[test]
+    fn a_table_that_comes_and_goes_between_two_flushes_is_seen() {
+        let mut m = machine();
+        let mut tables = Tables::default();
+        write(&mut m, TABLE, 0x8000 | BITS);
+        write(&mut m, OTHER, 0x9000 | BITS);
+        // In another address space nothing is there.
+        set_directory(&mut m, OTHER | BITS);
+        tables.remember(&m, &PAGES);
+        set_directory(&mut m, 0);
+        assert!(!changed(&mut tables, &m).is_empty());
+        // A table becomes present, which needs no flush, and its page is shown; the next address
+        // space has none again.
+        set_directory(&mut m, TABLE | BITS);
+        tables.remember(&m, &PAGES);
+        set_directory(&mut m, 0);
+        assert!(!changed(&mut tables, &m).is_empty());
+    }
+
+    #[test]
+    fn two_tables_between_two_flushes_make_all_doubtful() {
+        let mut m = machine();
+        let mut tables = Tables::default();
+        write(&mut m, TABLE, 0x8000 | BITS);
+        write(&mut m, OTHER + 4, 0x9000 | BITS);
+        set_directory(&mut m, TABLE | BITS);
+        tables.remember(&m, &PAGES);
+        set_directory(&mut m, OTHER | BITS);
+        tables.remember(&m, &(PAGES.end..PAGES.end + PAGE as u64));
+        assert!(changed(&mut tables, &m).contains(&(LINEAR..2 * LINEAR)));
+        assert!(changed(&mut tables, &m).is_empty());
+    }
+}

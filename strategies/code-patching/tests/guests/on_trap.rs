@@ -14,7 +14,7 @@ guest_code! {
 
 fn guest(code: &[u8]) -> Guest {
     let mut guest = Guest::with(code);
-    let options = Options { mode: Mode::OnTrap { threshold: 10 } };
+    let options = Options { mode: Mode::OnTrap, threshold: 10.try_into().unwrap() };
     guest.strategy = CodePatching::new(options).unwrap();
     guest
 }

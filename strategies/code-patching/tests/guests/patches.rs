@@ -1,6 +1,7 @@
 //! Sensitive instructions in ring 0, which ring 3 executes wrongly: in stubs they come out right.
 
 use crate::guest::{CODE, Guest, machine};
+use code_patching::CodePatching;
 use interpretation::Interpretation;
 use machine::cpu::register;
 use strategy::{ExitKind, Limit, Stop, Strategy};
@@ -34,17 +35,28 @@ guest_code! {
 
 /// Runs the code under both, and compares what is left in registers and flags.
 fn as_interpreted(code: &[u8]) -> Guest {
+    as_interpreted_by(crate::native(), code)
+}
+
+/// The same with a strategy of one's choice.
+pub(crate) fn as_interpreted_by(strategy: CodePatching, code: &[u8]) -> Guest {
     let mut reference = machine();
     assert!(reference.memory.write(machine::PhysicalAddress(CODE.into()), code));
     let stop = Interpretation::new().run(&mut reference, &Limit::none()).unwrap();
     assert_eq!(stop, Stop::Exit(1));
 
     let mut guest = Guest::with(code);
+    guest.strategy = strategy;
     let (machine, native) = guest.machine_and_strategy();
     assert_eq!(native.run(machine, &Limit::none()).unwrap(), Stop::Exit(1));
     assert_eq!(machine.cpu.registers, reference.cpu.registers);
     assert_eq!(machine.cpu.flags, reference.cpu.flags);
     guest
+}
+
+/// The code with everything that stubs do.
+pub(crate) fn sensitive_code() -> &'static [u8] {
+    sensitive()
 }
 
 #[test]
