@@ -3,6 +3,7 @@
 //! Sensitive instructions that do not trap go wrong there, privileged ones trap at the price of a
 //! signal (Popek & Goldberg 1974; Robin & Irvine 2000; Intel SDM volume 3, 5.9).
 
+use crate::loads;
 use crate::virtual_cpu::Word;
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
@@ -38,6 +39,8 @@ pub(crate) enum Work {
     StoreTable(Word, Word),
     /// Returns what the guest's CPU model says.
     Cpuid,
+    /// Loads a segment register, by its number, as it was loaded before.
+    Load(u8),
 }
 
 /// What has to be done about `instruction`.
@@ -76,7 +79,7 @@ fn work(instruction: &Instruction) -> Option<Work> {
         Code::Mov_r32_cr => Work::Store(Word::control(instruction.op1_register().number())?),
         Code::Sgdt_m1632 | Code::Sgdt_m1632_16 => Work::StoreTable(Word::GdtrLimit, Word::GdtrBase),
         Code::Sidt_m1632 | Code::Sidt_m1632_16 => Work::StoreTable(Word::IdtrLimit, Word::IdtrBase),
-        _ => return None,
+        _ => Work::Load(loads::register(instruction)?),
     })
 }
 
@@ -190,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_stubs_can_do_is_known() {
-        let known: [(&[u8], Work); 10] = [
+        let known: [(&[u8], Work); 12] = [
             (&[0xfa], Work::Cli),
             (&[0xfb], Work::Sti),
             (&[0x9c], Work::Pushf),
@@ -201,6 +204,8 @@ mod tests {
             (&[0x0f, 0x20, 0xd0], Work::Store(Word::Cr2)),
             (&[0x0f, 0x01, 0x00], Work::StoreTable(Word::GdtrLimit, Word::GdtrBase)),
             (&[0x0f, 0xa2], Work::Cpuid),
+            (&[0x8e, 0xd8], Work::Load(3)),
+            (&[0x0f, 0xa1], Work::Load(4)),
         ];
         for (bytes, work) in known {
             assert_eq!(treatment(&decode(bytes)), Treatment::Stub(work), "{bytes:02x?}");
@@ -209,14 +214,15 @@ mod tests {
 
     #[test]
     fn what_needs_the_monitor_is_not_left_alone() {
-        let all: [&[u8]; 18] = [
+        let all: [&[u8]; 19] = [
             &[0x66, 0x9c],             // pushf, 16 bits
             &[0xec],                   // in al, dx
             &[0xf3, 0x6f],             // rep outsd
             &[0xf4],                   // hlt
             &[0x0f, 0x22, 0xd8],       // mov cr3, eax
-            &[0x8e, 0xd8],             // mov ds, eax
-            &[0x1f],                   // pop ds
+            &[0x8e, 0xd0],             // mov ss, eax
+            &[0x66, 0x1f],             // pop ds, 16 bits
+            &[0x17],                   // pop ss
             &[0xcf],                   // iret
             &[0xcb],                   // retf
             &[0xcd, 0x80],             // int 0x80

@@ -229,6 +229,12 @@ impl Code for PatchedCode {
         if m.memory.code_was_written() { self.patches.take_writes(m, shadow) } else { Ok(()) }
     }
 
+    fn segments_shown(&mut self, m: &mut Machine, selectors: &[u16; 6], generation: u64) {
+        if self.level == Level::Virtual {
+            self.patches.learn_loads(m, selectors, generation);
+        }
+    }
+
     fn splits_gs(&self) -> bool {
         self.splits_gs && self.cpl == 3
     }

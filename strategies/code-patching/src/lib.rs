@@ -59,6 +59,7 @@ mod code;
 mod count;
 mod emit;
 mod history;
+mod loads;
 mod options;
 mod patches;
 mod place;

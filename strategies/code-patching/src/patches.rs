@@ -4,6 +4,7 @@
 use crate::area::{self, Area, Request, TRAP};
 use crate::class::Treatment;
 use crate::count;
+use crate::loads::{self, Loads};
 use crate::place;
 use crate::plan::{self, JUMP, Plan};
 use crate::records::{self, Records};
@@ -58,6 +59,7 @@ pub(crate) struct Patches {
     moves_code: bool,
     units: BTreeSet<u32>,
     model: CpuModel,
+    loads: Loads,
     /// Whose code it is.
     memory: Weak<File>,
     /// Traps by EIP, where they are counted.
@@ -83,6 +85,7 @@ impl Patches {
             moves_code: options.mode == Mode::Prescan && !host::has_execute_only_memory(),
             units: BTreeSet::new(),
             model: CpuModel::default(),
+            loads: Loads::default(),
             memory: Weak::new(),
             traps: FxHashMap::default(),
             statistics: crate::sites::Statistics::default(),
@@ -144,6 +147,7 @@ impl Patches {
         self.stubs.clear();
         self.traps.clear();
         self.virtual_page = None;
+        self.loads.clear();
         self.units.clear();
         Ok(())
     }
@@ -699,6 +703,7 @@ impl Patches {
             && let Some(page) = self.find_virtual_page(m, shadow)
         {
             self.take_virtual_page(shadow, page)?;
+            self.loads.is_new = true;
             self.virtual_page = Some(page);
         }
         Ok(self.virtual_page)
@@ -737,6 +742,17 @@ impl Patches {
     /// Lets stubs see the machine.
     pub(crate) fn write_cpu(&mut self, m: &Machine) {
         self.pages.write(VIRTUAL_CPU, VirtualCpu::of(m).bytes());
+    }
+
+    /// Lets stubs repeat the loads that the segment registers' contents came from.
+    pub(crate) fn learn_loads(&mut self, m: &mut Machine, host: &[u16; 6], generation: u64) {
+        self.loads.learn(m, host, generation);
+        if self.loads.is_new
+            && let Some(page) = self.virtual_page
+        {
+            self.loads.is_new = false;
+            self.pages.write(VIRTUAL_CPU + loads::OFFSET, &self.loads.bytes(page));
+        }
     }
 
     /// What stubs have made of it.

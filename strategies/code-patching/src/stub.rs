@@ -95,7 +95,7 @@ pub(crate) fn assemble(parts: &[Part<'_>], base: u32, setting: &Setting) -> Stub
 }
 
 impl Part<'_> {
-    fn eip(&self) -> u32 {
+    pub(crate) fn eip(&self) -> u32 {
         self.instruction.ip32()
     }
 
@@ -109,15 +109,16 @@ impl Part<'_> {
     }
 }
 
-struct Assembly {
-    e: Emitter,
-    setting: Setting,
+pub(crate) struct Assembly {
+    pub(crate) e: Emitter,
+    pub(crate) setting: Setting,
     parts: Vec<(u32, u32)>,
     steps: Vec<Step>,
     state: Step,
 }
 
-const fn bit(register: Register) -> u8 {
+/// A register's bit in a set of them.
+pub(crate) const fn bit(register: Register) -> u8 {
     1 << register
 }
 
@@ -127,7 +128,7 @@ impl Assembly {
     }
 
     /// From here on the guest's state is what `change` makes of the last step's.
-    fn step(&mut self, change: impl FnOnce(&mut Step)) {
+    pub(crate) fn step(&mut self, change: impl FnOnce(&mut Step)) {
         change(&mut self.state);
         self.state.offset = self.e.length();
         match self.steps.last_mut().filter(|last| last.offset == self.state.offset) {
@@ -137,16 +138,16 @@ impl Assembly {
     }
 
     /// From here on the part is done, but for registers that lie in the virtual CPU.
-    fn done(&mut self, part: &Part<'_>) {
+    pub(crate) fn done(&mut self, part: &Part<'_>) {
         self.step(|step| *step = Step { eip: part.next(), saved: step.saved, ..Step::default() });
     }
 
-    fn save(&mut self, register: Register) {
+    pub(crate) fn save(&mut self, register: Register) {
         self.e.store(Word::Saved(register), register);
         self.step(|step| step.saved |= bit(register));
     }
 
-    fn restore(&mut self, register: Register) {
+    pub(crate) fn restore(&mut self, register: Register) {
         self.e.load(register, Word::Saved(register));
         self.step(|step| step.saved &= !bit(register));
     }
@@ -191,7 +192,7 @@ impl Assembly {
     }
 
     /// Leaves for the monitor, which executes the instruction.
-    fn cross(&mut self, part: &Part<'_>) {
+    pub(crate) fn cross(&mut self, part: &Part<'_>) {
         const FAR_JUMP: u32 = 7;
         let pad = self.e.here().wrapping_add(FAR_JUMP).wrapping_add(self.setting.shift);
         self.e.far_jump(crossing::CODE_SELECTOR, pad);
@@ -208,6 +209,7 @@ impl Assembly {
             Work::Store(word) => self.store(part, word),
             Work::StoreTable(limit, base) => self.store_table(part, limit, base),
             Work::Cpuid => self.cpuid(part),
+            Work::Load(register) => self.load_segment(part, register),
         }
     }
 

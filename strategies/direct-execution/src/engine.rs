@@ -380,8 +380,11 @@ impl<C: Code> Engine<C> {
         let code_shift = self.shadow.as_ref().map_or(0, Shadow::code_shift);
         let splits_gs = self.code.splits_gs();
         let arrangement = Arrangement { ceiling, code_shift, splits_gs };
-        let entry = Entry { eip, single_step, arrangement };
-        let exit = world::stay(m, &mut stint.mode, &mut self.segments, entry);
+        let selectors = self.segments.selectors(&m.cpu.segments, arrangement);
+        let selectors = selectors.map_err(|error| self.failure(error))?;
+        self.code.segments_shown(m, &selectors, self.segments.generation());
+        let entry = Entry { eip, single_step, selectors };
+        let exit = world::stay(m, &mut stint.mode, &self.segments, entry);
         let exit = exit.map_err(|error| self.failure(error))?;
         let crossing = if let Exit::Crossing(number) = exit { Some(number) } else { None };
         self.code.leave(m, crossing);

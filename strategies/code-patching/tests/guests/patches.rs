@@ -27,6 +27,16 @@ guest_code! {
         "mov ebp, 3000", "2:", "mov eax, 0x10015", "test ebp, 1", "jz 4f", "jmp eax",
         "4:", "cli", "inc ecx", "inc edx", "nop", "nop", "nop", "nop", "dec ebp", "jnz 2b",
         "mov al, 1", "out 0xf4, al";
+    // Loads of segment registers in a loop, between which the descriptor's base changes now and then.
+    loads: ".code32",
+        "mov dword ptr [0x18000], 3", "mov dword ptr [0x18004], 5", "mov dword ptr [0x18008], 0x50", "mov dword ptr [0x18010], 0x10",
+        "mov dword ptr [0x1050], 0x8000ffff", "mov dword ptr [0x1054], 0x00409301",
+        "mov ecx, 20000",
+        "2:", "mov eax, 0x50", "mov fs, ax", "add ebx, fs:[0]", "mov edx, fs", "add ebx, edx",
+        "push 0x10", ".byte 0x0f, 0xa1", "mov esi, 0x18000", "add ebx, fs:[esi]", "mov es, [esi + 8]",
+        "add ebx, es:[0]", "rol ebx, 3", ".byte 0x1e, 0x07", "add ebx, es:[0x18000]", "xor eax, eax",
+        "mov gs, ax", "stc", "mov es, [0x18010]", "adc ebx, 0", "mov eax, gs", "add ebx, eax",
+        "test cx, 0xfff", "jnz 3f", "add byte ptr [0x1052], 4", "3:", "dec ecx", "jnz 2b", "mov al, 1", "out 0xf4, al";
     // CLI and STI in a loop, for their exits.
     cli_sti: ".code32",
         "mov ecx, 100000", "2:", "cli", "inc eax", "inc eax", "sti", "inc eax", "inc eax", "inc eax",
@@ -52,6 +62,13 @@ pub(crate) fn as_interpreted_by(strategy: CodePatching, code: &[u8]) -> Guest {
     assert_eq!(machine.cpu.registers, reference.cpu.registers);
     assert_eq!(machine.cpu.flags, reference.cpu.flags);
     guest
+}
+
+#[test]
+fn loads_are_repeated_until_the_descriptor_changes() {
+    let guest = as_interpreted(loads());
+    let crossings = guest.strategy.exits().get(ExitKind::Emulation);
+    assert!(crossings < 1_000, "{crossings}: most loads are the stubs'");
 }
 
 /// The code with everything that stubs do.
