@@ -7,7 +7,7 @@ use super::worker::Verdict;
 use crate::lockstep::{Finding, Place, What};
 use crate::{expectations, strategies};
 use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpAccess, OpKind, Register};
-use machine::cpu::Cr4;
+use machine::cpu::{Cr4, Eflags, SegmentRegister, register};
 use machine::tap::{Divergence, Event, Expected, Found};
 use machine::{Cpu, Difference};
 use strategy::StrategyId;
@@ -36,6 +36,11 @@ pub(super) fn exclusion(id: StrategyId, instruction: &Instruction) -> Option<Str
         _ => any_strategy(instruction),
     };
     stated.or_else(|| by_nature.map(str::to_owned))
+}
+
+/// Whether guest code runs in ring 3 as it is, that of user programs at least.
+fn runs_natively(id: StrategyId) -> bool {
+    matches!(id, StrategyId::TrapAndEmulate | StrategyId::CodePatching)
 }
 
 /// What programs for a strategy keep away from.
@@ -121,6 +126,10 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
         let why = "a selector that was stored does not trap, and is the shadow segment's";
         return Verdict::Stated(why.to_owned());
     }
+    if id == StrategyId::CodePatching && is_beyond_memory(finding) {
+        let why = "where the guest has nothing, it sees what the monitor has put there";
+        return Verdict::Stated(why.to_owned());
+    }
     if let Some(why) = left_open(finding) {
         return Verdict::Open(why.to_owned());
     }
@@ -140,7 +149,7 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
         .cpuid_features()
         .iter()
         .any(|feature| matches!(feature, CpuidFeature::SSE | CpuidFeature::SSE2));
-    if is_sse && strategies::can_watch(id) && !finding.before.cr4.contains(Cr4::OSFXSR) {
+    if is_sse && runs_natively(id) && !finding.before.cr4.contains(Cr4::OSFXSR) {
         return Verdict::Stated(
             "SSE does not trap where only the guest's CR4.OSFXSR is 0".to_owned(),
         );
@@ -151,8 +160,15 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
     Verdict::Different(finding.to_string())
 }
 
-/// Why a difference of any instruction is none: in device memory, reads show.
+/// Why a difference of any instruction is none.
 fn left_open(finding: &Finding) -> Option<&'static str> {
+    if let Some(open) = &finding.open {
+        return Some(open.kind());
+    }
+    if finding.culprit().is_some_and(|culprit| writes_over_itself(&culprit, &finding.before)) {
+        return Some("how far a repetition goes that writes over itself is the CPU's choice");
+    }
+    // In device memory, reads show.
     let is_device = |cpu: &Cpu| cpu.paging() && u64::from(cpu.cr3) >= layout::MEMORY;
     // Bytes of code that are in no memory.
     let code = finding.block.first().is_some_and(|line| line.text.contains("??"));
@@ -163,6 +179,43 @@ fn left_open(finding: &Finding) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Whether a repeated string instruction stores to its own bytes: a CPU may look at them again after
+/// each iteration (Intel SDM volume 3, 11.6).
+fn writes_over_itself(instruction: &Instruction, before: &Cpu) -> bool {
+    use Mnemonic as M;
+    let stores = matches!(
+        instruction.mnemonic(),
+        M::Stosb
+            | M::Stosw
+            | M::Stosd
+            | M::Movsb
+            | M::Movsw
+            | M::Movsd
+            | M::Insb
+            | M::Insw
+            | M::Insd
+    );
+    if !stores || !instruction.is_string_instruction() || !instruction.has_rep_prefix() {
+        return false;
+    }
+    let wide = instruction.op0_kind() != OpKind::MemoryESDI;
+    let mask = if wide { u32::MAX } else { 0xffff };
+    let size = instruction.memory_size().size() as u32;
+    let count = before.registers[register::ECX] & mask;
+    let bytes = u64::from(count) * u64::from(size);
+    let start = before
+        .segment(SegmentRegister::Es)
+        .base
+        .wrapping_add(before.registers[register::EDI] & mask);
+    let start = match before.flags.contains(Eflags::DF) {
+        true => start.wrapping_add(size).wrapping_sub(bytes as u32),
+        false => start,
+    };
+    let here = before.instruction_address().0;
+    (0..instruction.len() as u32)
+        .any(|at| u64::from(here.wrapping_add(at).wrapping_sub(start)) < bytes)
 }
 
 /// Whether nothing differs but words in memory that are selectors of the LDT with RPL 3.
@@ -199,6 +252,30 @@ fn is_fetch(finding: &Finding) -> bool {
         What::Inputs(Divergence { expected, found, .. }) => {
             matches!(found, Found::MmioRead { size: FETCHED, .. })
                 || matches!(expected, Expected::Event(event) if reads_code(event))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the sides differ in an access where neither memory nor a device is.
+fn is_beyond_memory(finding: &Finding) -> bool {
+    let is_beyond = |event: &Event| match event {
+        Event::MmioRead { address, .. } | Event::MmioWrite { address, .. } => {
+            *address >= layout::MEMORY
+        }
+        _ => false,
+    };
+    match &finding.what {
+        What::Unasked(event) => is_beyond(event),
+        What::Inputs(Divergence { expected, found, .. }) => {
+            let (Found::MmioRead { address, .. } | Found::MmioWrite { address, .. }) = found else {
+                return false;
+            };
+            *address >= layout::MEMORY
+                && match expected {
+                    Expected::Event(event) => is_beyond(event),
+                    _ => true,
+                }
         }
         _ => false,
     }

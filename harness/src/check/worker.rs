@@ -6,7 +6,7 @@
 
 use super::file::{self, Series};
 use super::repertoire;
-use crate::lockstep::{End, Lockstep, Options};
+use crate::lockstep::{End, Finding, Lockstep, Options};
 use crate::strategies;
 use anyhow::Context;
 use host::sandbox::Policy;
@@ -215,20 +215,27 @@ impl Job {
             End::Different(finding) => finding,
         };
         match repertoire::judge(id, &finding) {
-            Verdict::Different(text) if repertoire::is_unlocated(&finding) => {
+            Verdict::Different(text) => {
                 // A process has one window at linear address 0.
                 drop(lockstep);
-                Ok((explain(id, self.watched, text)?, counts, None))
+                Ok((explain(id, self.watched, &finding, text)?, counts, None))
             }
             verdict => Ok((verdict, counts, Some(lockstep.into_strategy()))),
         }
     }
 }
 
-/// Whether the guest has left the architecture, where nobody could say at which instruction.
-fn explain(id: StrategyId, machine: Option<Machine>, text: String) -> anyhow::Result<Verdict> {
+/// Whether the guest has left the architecture: at the instruction that was found, if one was.
+fn explain(
+    id: StrategyId,
+    machine: Option<Machine>,
+    finding: &Finding,
+    text: String,
+) -> anyhow::Result<Verdict> {
     let Some(mut machine) = machine else { return Ok(Verdict::Different(text)) };
-    Ok(match strategies::watch(id, &mut machine, WATCHED)? {
+    let here = format!(" at {}:", finding.before.instruction_address());
+    let is_it = |sentence: &String| repertoire::is_unlocated(finding) || sentence.contains(&here);
+    Ok(match strategies::watch(id, &mut machine, WATCHED)?.filter(is_it) {
         Some(sentence) => Verdict::Stated(sentence),
         None => Verdict::Different(text),
     })

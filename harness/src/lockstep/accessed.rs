@@ -49,8 +49,30 @@ pub(super) fn take_over(
     true
 }
 
+/// Where a page differs in something that cannot be an accessed bit.
+pub(super) fn other_difference(
+    leader: &Machine,
+    reference: &Machine,
+    address: PhysicalAddress,
+) -> Option<PhysicalAddress> {
+    let bytes = (0..0x1000).map(|at| PhysicalAddress(address.0 + at));
+    bytes.into_iter().find(|&at| is_other_difference(leader, reference, at))
+}
+
+/// Whether a byte does.
+pub(super) fn is_other_difference(
+    leader: &Machine,
+    reference: &Machine,
+    address: PhysicalAddress,
+) -> bool {
+    let [mut theirs, mut mine] = [[0], [0]];
+    leader.memory.read(address, &mut theirs)
+        && reference.memory.read(address, &mut mine)
+        && !matches!(theirs[0] ^ mine[0], 0 | ACCESSED)
+}
+
 /// The pages of a CPU's paging structures, PAE's first level aside.
-fn tables(machine: &Machine, cpu: &Cpu) -> BTreeSet<u64> {
+pub(super) fn tables(machine: &Machine, cpu: &Cpu) -> BTreeSet<u64> {
     let mut tables = BTreeSet::new();
     if !cpu.cr0.contains(Cr0::PG) {
         return tables;

@@ -6,11 +6,13 @@ use super::code;
 use super::finding::{Finding, Place, What};
 use super::locate::Search;
 use super::log::Log;
+use super::open;
 use super::reference::{Chase, Origin, Reference};
 use super::runner;
+use super::stale;
 use emulator::Outcome;
 use machine::signals::Request;
-use machine::tap::{Choice, LogWriter};
+use machine::tap::{Choice, Event, LogWriter};
 use machine::{Cpu, Difference, Fingerprint, Machine, PhysicalAddress};
 use std::time::{Duration, Instant};
 use strategy::{Stop, Strategy};
@@ -79,6 +81,8 @@ pub struct Lockstep {
     memory: MemoryWatch,
     /// The CPU where the last stretch began.
     base: Cpu,
+    /// What came in during it.
+    events: Vec<Event>,
     /// What a strategy is asked for, for each instruction that it is to execute: those that do not
     /// count take a count for a time.
     scale: u64,
@@ -116,6 +120,7 @@ impl Lockstep {
             random: Random::new(options.seed),
             progress: Progress::default(),
             interrupt_waits: false,
+            events: Vec::new(),
             memory,
             scale: 1,
             log: Log::default(),
@@ -226,6 +231,11 @@ impl Lockstep {
         let average = if self.interrupt_waits { WAITING_STRETCH } else { self.options.stretch };
         let wanted = (1 + self.random.below(average.saturating_mul(2))).min(most);
         let limit = wanted.saturating_mul(self.scale);
+        if stale::have_changed(&self.reference.machine, &self.base) {
+            // What either still holds would be another thing that they differ in.
+            self.leader.tlb.flush();
+            self.reference.machine.tlb.flush();
+        }
         let base = self.leader.cpu.clone();
         self.base.clone_from(&base);
         self.reference.machine.begin_journal();
@@ -250,7 +260,8 @@ impl Lockstep {
         self.adapt(wanted, executed, stretch.stop);
         self.progress.instructions += executed;
         self.progress.stretches += 1;
-        self.log.extend(stretch.events)?;
+        self.log.extend(&stretch.events)?;
+        self.events = stretch.events;
         let choices = self.reference.take_choices();
         self.log.choices(choices, &self.leader.cpu, self.progress.instructions);
         Ok(match stretch.stop {
@@ -292,17 +303,24 @@ impl Lockstep {
             return Ok(None);
         }
         let cpu = self.leader.cpu.clone();
+        let (reference, block) = {
+            let machine = &mut self.reference.machine;
+            (machine.cpu.clone(), code::block(machine))
+        };
+        let origin = Origin { base: &self.base, events: &self.events, count: 0 };
+        let open = open::stale_translations(&mut self.reference, &origin, &self.events, u64::MAX);
         Ok(Some(Box::new(Finding {
             strategy: self.strategy.id(),
             what: What::StrayWrites,
             place: Place::Stretches(since),
             instructions,
             before: cpu.clone(),
-            block: code::block(&mut self.reference.machine),
+            block,
             stopped: cpu,
-            reference: Some(self.reference.machine.cpu.clone()),
+            reference: Some(reference),
             differences,
             trail: Vec::new(),
+            open,
         })))
     }
 }

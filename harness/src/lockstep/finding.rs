@@ -1,6 +1,7 @@
 //! A difference, and how it is printed.
 
 use super::code::Line;
+use super::open::Open;
 use iced_x86::Instruction;
 use machine::cpu::SegmentRegister;
 use machine::tap::{Divergence, Event};
@@ -36,6 +37,8 @@ pub struct Finding {
     pub differences: Vec<Difference>,
     /// Where the blocks before it begin, the last one last.
     pub trail: Vec<LinearAddress>,
+    /// What the architecture leaves open and the difference comes from, if it does.
+    pub open: Option<Open>,
 }
 
 /// What is different.
@@ -69,6 +72,9 @@ pub enum Place {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_head(f)?;
+        if let Some(open) = &self.open {
+            writeln!(f, "This is no error, for the architecture leaves it open: {open}.")?;
+        }
         if !self.trail.is_empty() {
             writeln!(f, "\nBlocks before:")?;
             self.trail.iter().try_for_each(|address| writeln!(f, "    {address}"))?;

@@ -7,8 +7,10 @@
 
 use super::code::{self, Line, Trail};
 use super::finding::{Finding, Place, What};
+use super::open;
 use super::reference::{Chase, Missed, Origin, Reference, Why};
 use super::runner::{self, Stretch};
+use machine::host_time::processor_nanos;
 use machine::tap::{Divergence, Expected};
 use machine::{Cpu, LinearAddress, Machine};
 use strategy::Strategy;
@@ -18,6 +20,9 @@ const TRAIL: usize = 16;
 
 /// The most instructions that the search goes through.
 const FARTHEST: u64 = 1 << 26;
+
+/// Nanoseconds of processor time after which no new attempt is made to find it.
+const LONGEST: u64 = 8_000_000_000;
 
 /// How many times as long as the stretch an attempt can be.
 const MOST_PATIENCE: u64 = 512;
@@ -38,8 +43,8 @@ pub(super) struct Search<'a> {
 }
 
 /// An attempt that came out wrong.
-struct Attempt {
-    stretch: Stretch,
+pub(super) struct Attempt {
+    pub(super) stretch: Stretch,
     missed: Box<Missed>,
 }
 
@@ -49,9 +54,13 @@ impl Search<'_> {
     pub(super) fn run(mut self, missed: &Missed) -> anyhow::Result<Finding> {
         let coarse = self.describe(Place::Stretch, 0, self.whole, missed)?;
         let Some(count) = self.narrow(missed)? else { return Ok(coarse) };
-        match self.attempt(count)? {
-            Some(Attempt { stretch, missed }) => {
-                self.describe(Place::Instruction(count), count, &stretch, &missed)
+        match self.persist(count)? {
+            Some(attempt) => {
+                let origin = Origin { base: self.base, events: &self.whole.events, count };
+                let open = open::undefined_flags(self.reference, self.leader, &origin, &attempt);
+                let Attempt { stretch, missed } = &attempt;
+                let finding = self.describe(Place::Instruction(count), count, stretch, missed)?;
+                Ok(Finding { open: open.or(finding.open.clone()), ..finding })
             }
             None => Ok(coarse),
         }
@@ -59,29 +68,49 @@ impl Search<'_> {
 
     /// How many instructions of the stretch come before the culprit, if it shows again.
     fn narrow(&mut self, missed: &Missed) -> anyhow::Result<Option<u64>> {
+        let deadline = processor_nanos() + LONGEST;
         // A strategy that takes a count for a time gets less far each time it begins anew.
         while self.attempt(0)?.is_none() {
             self.patience *= 8;
-            if self.patience > MOST_PATIENCE {
+            if self.patience > MOST_PATIENCE || processor_nanos() >= deadline {
                 return Ok(None);
             }
         }
         let closest = missed.closest.as_ref().map(|visit| visit.at);
         let (mut low, mut high) = (0, closest.unwrap_or(self.whole.limit).max(1));
-        while self.attempt(high)?.is_some() {
+        while self.persist(high)?.is_some() {
             (low, high) = (high, high.saturating_mul(2));
-            if high > FARTHEST {
+            if high > FARTHEST || processor_nanos() >= deadline {
                 return Ok(None);
             }
         }
         while high - low > 1 {
+            if processor_nanos() >= deadline {
+                return Ok(None);
+            }
             let middle = low + (high - low) / 2;
-            match self.attempt(middle)? {
+            match self.persist(middle)? {
                 Some(_) => low = middle,
                 None => high = middle,
             }
         }
         Ok(Some(low))
+    }
+
+    /// As [`Search::attempt`], and again if it comes out right: a strategy that takes a count for a time
+    /// gets less far when the host is busy, and may have stopped before what goes wrong.
+    fn persist(&mut self, count: u64) -> anyhow::Result<Option<Attempt>> {
+        let patience = self.patience;
+        let mut found = None;
+        for more in [1, 4, 16] {
+            self.patience = patience.saturating_mul(more);
+            found = self.attempt(count)?;
+            if found.is_some() {
+                break;
+            }
+        }
+        self.patience = patience;
+        Ok(found)
     }
 
     /// Lets the strategy go on behind `count` instructions. Nothing if it comes out right.
@@ -111,9 +140,11 @@ impl Search<'_> {
         missed: &Missed,
     ) -> anyhow::Result<Finding> {
         let (before, block, trail) = self.look_back(count);
+        let origin = Origin { base: self.base, events: &self.whole.events, count };
+        let until = missed.closest.as_ref().map_or(stretch.bound(), |visit| visit.at);
+        let open = open::stale_translations(self.reference, &origin, &stretch.events, until);
         let mut differences = Vec::new();
         if let Some(visit) = &missed.closest {
-            let origin = Origin { base: self.base, events: &self.whole.events, count };
             self.reference.go_to(&origin);
             self.reference.execute(&stretch.events, visit.at);
             self.reference.machine.bus.tap.switch_off();
@@ -130,6 +161,7 @@ impl Search<'_> {
             reference: missed.closest.as_ref().map(|visit| visit.cpu.clone()),
             differences,
             trail,
+            open,
         })
     }
 

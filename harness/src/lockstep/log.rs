@@ -22,9 +22,9 @@ impl Log {
     }
 
     /// Notes what came in during a stretch.
-    pub(super) fn extend(&mut self, events: Vec<Event>) -> Result<(), FormatError> {
+    pub(super) fn extend(&mut self, events: &[Event]) -> Result<(), FormatError> {
         let Some(to) = &mut self.to else { return Ok(()) };
-        self.events.extend(events);
+        self.events.extend_from_slice(events);
         for batch in self.events.chunks(BATCH) {
             to.append(batch)?;
         }
@@ -56,7 +56,7 @@ impl Log {
         fingerprint: Fingerprint,
     ) -> Result<(), FormatError> {
         let at = Position { instructions, eip: cpu.eip };
-        self.extend(vec![Event::End { at, fingerprint }])?;
+        self.extend(&[Event::End { at, fingerprint }])?;
         self.to.take().map_or(Ok(()), |mut to| to.finish())
     }
 }

@@ -14,7 +14,8 @@
 //! When the reference gets nowhere near, both go back to the beginning of the stretch, and a binary
 //! search finds the instruction (`locate`): the emulator executes the first k, the strategy the rest.
 //! What the architecture leaves open is no difference: flags that it calls undefined (`undefined`), and
-//! accessed bits of what is only read ahead (`accessed`).
+//! accessed bits of what is only read ahead (`accessed`). Where it shows in what comes later, the
+//! comparison ends, and says so (`open`).
 //!
 //! Pages that only the strategy has written are found by comparing all memory from time to time.
 //!
@@ -26,9 +27,12 @@ mod engine;
 mod finding;
 mod locate;
 mod log;
+mod open;
 mod reference;
 mod runner;
+mod stale;
 mod undefined;
 
 pub use engine::{End, Lockstep, Options, Progress};
 pub use finding::{Finding, Place, What};
+pub use open::Open;

@@ -4,7 +4,9 @@ use super::accessed;
 use super::runner::Stretch;
 use super::undefined;
 use emulator::{Emulator, Outcome};
+use iced_x86::Instruction;
 use machine::cpu::Eflags;
+use machine::host_time::processor_nanos;
 use machine::tap::{Choice, Divergence, Event};
 use machine::{Cpu, Machine, PhysicalAddress};
 use std::collections::VecDeque;
@@ -18,12 +20,21 @@ pub(super) struct Reference {
     begun: Cpu,
     /// Pages that were written lately, the latest last.
     recent: VecDeque<PhysicalAddress>,
+    /// Where memory was last found to differ: where loops change nothing but memory, that is looked at
+    /// again and again.
+    witness: Option<PhysicalAddress>,
     /// What was taken from the strategy of what the architecture leaves open.
     choices: Vec<Choice>,
 }
 
 /// Pages that are remembered as written lately.
 const MOST_RECENT: usize = 128;
+
+/// Nanoseconds of processor time that one way to a stretch's end takes at most: code that changes itself
+/// is slow here, and the bound of a strategy that does not count is a guess from above.
+const LONGEST_CHASE: u64 = 2_000_000_000;
+/// Instructions between two looks at that.
+const GLANCE: u64 = 1 << 20;
 
 /// Visits of a stretch's end at which nothing but flags differs, and for which it is looked whether
 /// those are undefined there.
@@ -89,6 +100,7 @@ impl Reference {
             machine,
             emulator: Emulator::new(),
             recent: VecDeque::new(),
+            witness: None,
             choices: Vec::new(),
         }
     }
@@ -106,6 +118,8 @@ impl Reference {
         let left = self.machine.replay_left();
         self.machine.bus.tap.switch_off();
         quieten(&self.machine);
+        // The strategy begins without translations.
+        self.machine.tlb.flush();
         origin.events.len() - left
     }
 
@@ -127,24 +141,66 @@ impl Reference {
         }
     }
 
-    /// Runs to where a stretch has ended, which `leader` shows. What the architecture leaves open
-    /// about flags is taken from there.
+    /// Executes up to `count` instructions from a log one by one, with a look at each before. The last
+    /// has been looked at and not executed where that says nothing.
+    pub(super) fn walk(
+        &mut self,
+        events: &[Event],
+        count: u64,
+        mut look: impl FnMut(&mut Machine, Option<&Instruction>) -> Option<()>,
+    ) {
+        let machine = &mut self.machine;
+        machine.replay(events.to_vec());
+        for _ in 0..count {
+            let instruction = emulator::instruction(machine);
+            quieten(machine);
+            if look(machine, instruction.as_ref()).is_none()
+                || emulator::step(machine) != Outcome::Continue
+            {
+                break;
+            }
+        }
+        machine.bus.tap.switch_off();
+        quieten(machine);
+    }
+
+    /// Runs from `origin`, where it is, to where a stretch has ended, which `leader` shows. What the
+    /// architecture leaves open about flags is taken from there.
     pub(super) fn follow(
         &mut self,
         origin: &Origin<'_>,
         leader: &Machine,
         stretch: &Stretch,
     ) -> Chase {
+        self.run_after(Some(origin), leader, stretch)
+    }
+
+    /// The same from the state in which it is, one instruction behind the origin, and all flags must be
+    /// as the strategy has them.
+    pub(super) fn chase(&mut self, leader: &Machine, stretch: &Stretch) -> Chase {
+        self.run_after(None, leader, stretch)
+    }
+
+    fn run_after(
+        &mut self,
+        origin: Option<&Origin<'_>>,
+        leader: &Machine,
+        stretch: &Stretch,
+    ) -> Chase {
         self.machine.replay(stretch.events.clone());
-        let begun = self.machine.counters.instructions;
+        let before = if origin.is_none() { 1 } else { 0 };
+        let begun = self.machine.counters.instructions - before;
         let (target, bound) = (&stretch.cpu, stretch.bound());
         let mut closest: Option<Visit> = None;
+        let deadline = processor_nanos() + LONGEST_CHASE;
         let (mut flag_checks, mut halted) = (MOST_FLAG_CHECKS, false);
         let why = loop {
             let executed = self.machine.counters.instructions - begun;
             if stretch.may_be(executed)
                 && (self.is_there(leader, stretch)
-                    || self.takes_flags(origin, leader, stretch, executed, &mut flag_checks))
+                    || origin.is_some_and(|origin| {
+                        self.takes_flags(origin, leader, stretch, executed, &mut flag_checks)
+                    }))
             {
                 self.machine.bus.tap.switch_off();
                 return Chase::Reached(executed);
@@ -157,10 +213,11 @@ impl Reference {
             if halted {
                 break Why::Halted;
             }
-            if executed >= bound {
+            if executed >= bound || executed >= GLANCE && processor_nanos() >= deadline {
                 break Why::Bound;
             }
-            match self.emulator.run_to(&mut self.machine, target.eip, bound - executed) {
+            let most = (bound - executed).min(GLANCE);
+            match self.emulator.run_to(&mut self.machine, target.eip, most) {
                 Outcome::Continue => {}
                 Outcome::Halted => halted = true,
                 Outcome::Shutdown if stretch.stop == Stop::TripleFault => {
@@ -219,14 +276,21 @@ impl Reference {
     /// other machine. What only that one has written mostly lies in one of them.
     fn has_written_the_same(&mut self, leader: &Machine, stretch: &Stretch) -> bool {
         let (mine, theirs) = (&self.machine.memory, &leader.memory);
+        if self.witness.is_some_and(|at| accessed::is_other_difference(leader, &self.machine, at)) {
+            return false;
+        }
         let written = mine.kept_pages().map(|(address, _)| address);
         let written = written.chain(self.recent.iter().copied());
         let differing = written.filter(|&address| mine.page(address) != theirs.page(address));
         let cpus = [&self.begun, &stretch.cpu];
-        differing.collect::<Vec<_>>().into_iter().all(|page| {
+        let other = differing.collect::<Vec<_>>().into_iter().find(|&page| {
             let (machine, choices) = (&mut self.machine, &mut self.choices);
-            accessed::take_over(leader, machine, page, &cpus, choices)
-        })
+            !accessed::take_over(leader, machine, page, &cpus, choices)
+        });
+        if let Some(page) = other {
+            self.witness = accessed::other_difference(leader, &self.machine, page);
+        }
+        other.is_none()
     }
 
     /// Remembers the pages that were written since the journal began.

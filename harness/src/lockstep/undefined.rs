@@ -1,6 +1,6 @@
 //! Which flags the architecture leaves open: CPUs differ in what MUL makes of SF, and both are right.
 
-use iced_x86::RflagsBits;
+use iced_x86::{Instruction, Mnemonic, RflagsBits};
 use machine::Machine;
 use machine::cpu::Eflags;
 use machine::tap::Event;
@@ -27,7 +27,7 @@ pub(super) fn after(machine: &mut Machine, events: &[Event], count: u64) -> Efla
 }
 
 /// The arithmetic flags among iced's bits.
-fn flags(bits: u32) -> Eflags {
+pub(super) fn flags(bits: u32) -> Eflags {
     let all = [
         (RflagsBits::OF, Eflags::OF),
         (RflagsBits::SF, Eflags::SF),
@@ -37,4 +37,17 @@ fn flags(bits: u32) -> Eflags {
         (RflagsBits::PF, Eflags::PF),
     ];
     all.iter().filter(|(bit, _)| bits & bit != 0).map(|&(_, flag)| flag).collect()
+}
+
+/// The arithmetic flags that an instruction reads: those that it pushes as well.
+pub(super) fn reads(instruction: &Instruction) -> Eflags {
+    match instruction.mnemonic() {
+        Mnemonic::Pushf
+        | Mnemonic::Pushfd
+        | Mnemonic::Int
+        | Mnemonic::Int1
+        | Mnemonic::Int3
+        | Mnemonic::Into => Eflags::ARITHMETIC,
+        _ => flags(instruction.rflags_read()),
+    }
 }

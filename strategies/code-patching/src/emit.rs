@@ -90,6 +90,12 @@ impl Emitter {
         self.word(&[0xff], 6, word);
     }
 
+    /// `push` of the low half of a word, by 16 bits.
+    pub(crate) fn push_half(&mut self, word: Word) {
+        self.raw(&[0x66]);
+        self.push(word);
+    }
+
     /// `xor register, word`
     pub(crate) fn xor(&mut self, register: Register, word: Word) {
         self.word(&[0x33], register, word);
@@ -149,6 +155,8 @@ pub(crate) const FLAGS_TO_EAX: [u8; 4] = [0x9f, 0x0f, 0x90, 0xc0];
 pub(crate) const LOAD_TOP: [u8; 3] = [0x8b, 0x04, 0x24];
 /// `mov [esp], eax`
 pub(crate) const STORE_TOP: [u8; 3] = [0x89, 0x04, 0x24];
+/// `lea esp, [esp - 2]`
+pub(crate) const LOWER_ESP_BY_2: [u8; 4] = [0x8d, 0x64, 0x24, 0xfe];
 pub(crate) const PUSHF: [u8; 1] = [0x9c];
 pub(crate) const POPF: [u8; 1] = [0x9d];
 /// `mov ecx, eax`
@@ -203,6 +211,8 @@ mod tests {
             e.load_half(EDX, Word::Cr0);
             e.store_constant(Word::InterruptFlag, 0x200);
             e.push(Word::Tr);
+            e.raw(&LOWER_ESP_BY_2);
+            e.push_half(Word::Tr);
             e.xor(EAX, Word::IoPrivilege);
             e.compare_with_zero(Word::Pending);
             e.constant(EBX, 7);
@@ -227,6 +237,8 @@ mod tests {
             "mov dx,ss:[802Ch]",
             "mov dword ptr ss:[8020h],200h",
             "push dword ptr ss:[8050h]",
+            "lea esp,[esp-2]",
+            "push word ptr ss:[8050h]",
             "xor eax,ss:[8024h]",
             "cmp dword ptr ss:[8028h],0",
             "mov ebx,7",
@@ -234,7 +246,7 @@ mod tests {
             "jmp near ptr 00002000h",
             "je near ptr 00002000h",
             "jmp far ptr 0033h:00003000h",
-            "jecxz 0000105Fh",
+            "jecxz 0000106Bh",
             "lea eax,[eax+ecx-200h]",
             "lea eax,[eax+ecx]",
             "test eax,3100h",

@@ -335,7 +335,7 @@ impl Patches {
         let found = view.examine(entry);
         for &given_up in &found.given_up {
             self.dissolve_at(slot, given_up);
-            self.pages.write(slot * PAGE + usize::from(given_up), &[TRAP]);
+            self.write_plain(slot, given_up);
             self.found(slot, given_up, Became::TrapByte(Obstacle::NotWanted));
         }
         let mut sites = Vec::new();

@@ -77,6 +77,11 @@ fn run(view: &View, first: u16, site: u16) -> Result<Plan, Obstacle> {
         }
         plan.starts.push(at);
         let next = usize::from(at) + known.instruction.len();
+        let within = at + 1..next.min(PAGE) as u16;
+        if within.into_iter().any(|at| view.is_examined(at)) {
+            // Control may come to what begins there.
+            return Err(Obstacle::Target);
+        }
         // What goes on into the page behind is the run's last.
         let is_last = known.flow != Flow::Next || next >= PAGE;
         let next = next.min(PAGE) as u16;

@@ -204,10 +204,21 @@ impl Assembly {
             Work::Sti => self.sti(part),
             Work::Pushf => self.pushf(part),
             Work::Popf => self.popf(part),
-            Work::Push(word) => self.e.push(word),
+            Work::Push(word) => self.push_selector(word),
             Work::Store(word) => self.store(part, word),
             Work::StoreTable(limit, base) => self.store_table(part, limit, base),
             Work::Cpuid => self.cpuid(part),
+        }
+    }
+
+    /// As the host's own PUSH of a segment register does it.
+    fn push_selector(&mut self, word: Word) {
+        if emulator::pushes_selectors_by_half() {
+            self.e.raw(&emit::LOWER_ESP_BY_2);
+            self.step(|step| step.pushed = 2);
+            self.e.push_half(word);
+        } else {
+            self.e.push(word);
         }
     }
 

@@ -160,8 +160,8 @@ impl View {
         while let Some(mut at) = pending.pop() {
             self.note_target(at);
             while !self.is_examined(at) {
-                let Some(known) = self.decode(at) else { break };
-                self.make_room(at, &known, &mut found);
+                let Some(mut known) = self.decode(at) else { break };
+                self.make_room(at, &mut known, &mut found);
                 self.enter(at, known);
                 found.new.push(at);
                 let (next, targets) = self.successors(&known);
@@ -219,10 +219,12 @@ impl View {
         let start = usize::from(at);
         let end = (start + known.instruction.len().max(1)).min(PAGE);
         self.marks[start] |= mark::START;
-        if self.key.splits_gs && class::is_above_gs(&known.instruction) {
-            self.replace_prefix(start);
+        if known.treatment != Treatment::Trap {
+            self.marks[start + 1..end].iter_mut().for_each(|mark| *mark |= mark::BODY);
+            if self.key.splits_gs && class::is_above_gs(&known.instruction) {
+                self.replace_prefix(start);
+            }
         }
-        self.marks[start + 1..end].iter_mut().for_each(|mark| *mark |= mark::BODY);
         let returns = matches!(known.flow, Flow::Call(_) | Flow::IndirectCall);
         if returns && end < PAGE {
             self.marks[end] |= mark::TARGET;
@@ -240,23 +242,30 @@ impl View {
         }
     }
 
-    /// Takes out the instructions that `known`, which is entered at `at`, overlaps with: they can
-    /// not both be in the page, and are left to the emulator, but for the first byte of each, which
-    /// traps.
-    fn make_room(&mut self, at: u16, known: &Examined, found: &mut Found) {
-        let end = usize::from(at) + known.instruction.len();
-        let mut overlapped = Vec::new();
+    /// Sees to it that no instruction goes on over the beginning of another: of two that overlap, the
+    /// one that begins first is no more than a byte that traps, and the emulator executes it. `known` is
+    /// to be entered at `at`.
+    fn make_room(&mut self, at: u16, known: &mut Examined, found: &mut Found) {
         if self.marks[usize::from(at)] & mark::BODY != 0
-            && let Some((&start, _)) = self.instructions.range(..at).next_back()
+            && let Some(start) = self.covering(at)
         {
-            overlapped.push(start);
-        }
-        let within = at + 1..(end.min(PAGE)) as u16;
-        overlapped.extend(self.instructions.range(within).map(|(&start, _)| start));
-        for start in overlapped {
             self.give_up(start);
             found.given_up.push(start);
         }
+        let end = (usize::from(at) + known.instruction.len()).min(PAGE);
+        if (at + 1..end as u16).any(|within| self.is_examined(within)) {
+            known.treatment = Treatment::Trap;
+        }
+    }
+
+    /// Where the instruction begins in whose bytes a place is.
+    fn covering(&self, at: u16) -> Option<u16> {
+        let before = self.instructions.range(at.saturating_sub(LONGEST as u16)..at).rev();
+        let mut covering = before.filter(|&(&start, known)| {
+            let end = usize::from(start) + known.instruction.len();
+            known.treatment != Treatment::Trap && end > usize::from(at)
+        });
+        covering.next().map(|(&start, _)| start)
     }
 
     /// From now on an instruction is no more than a byte that traps.
@@ -267,6 +276,8 @@ impl View {
         for mark in &mut self.marks[usize::from(start) + 1..end] {
             *mark &= !mark::BODY;
         }
+        let range = usize::from(start)..end;
+        self.executed[range.clone()].copy_from_slice(&self.bytes[range]);
     }
 
     /// Whether the instruction reaches into the page behind this one.
@@ -357,6 +368,30 @@ pub(crate) mod tests {
         assert_eq!((found.new, found.given_up), (vec![2, 3], vec![0]));
         assert_eq!(view.instructions[&0].treatment, Treatment::Trap);
         assert!(view.is_examined(0) && !view.is_code(1));
+    }
+
+    #[test]
+    fn no_instruction_goes_on_over_the_beginning_of_another() {
+        // jz 3, and then add [eax], al from 2 and from 3 on.
+        let mut code = [0; 64];
+        code[..2].copy_from_slice(&[0x74, 0x01]);
+        let mut view = view(&code);
+        let found = view.examine(0);
+        assert!((2..60).all(|offset| found.new.contains(&offset)));
+        for (&start, known) in view.instructions.range(2..60) {
+            let covers = view.is_examined(start + 1);
+            assert_eq!(known.treatment == Treatment::Trap, covers, "{start}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_that_is_jumped_over_traps_and_what_is_behind_it_does_not() {
+        // jz 3; lock cmpxchg [ebx], ecx; ret
+        let mut view = view(&[0x74, 0x01, 0xf0, 0x0f, 0xb1, 0x0b, 0xc3]);
+        view.examine(0);
+        let treatment = |offset: u16| view.instructions[&offset].treatment;
+        assert_eq!((treatment(2), treatment(3)), (Treatment::Trap, Treatment::Native));
+        assert!(view.is_code(5));
     }
 
     #[test]

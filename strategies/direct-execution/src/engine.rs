@@ -1,5 +1,6 @@
 //! The run loop: native stays, exits, and what the emulator runs in between.
 
+use crate::behind;
 use crate::code::Code;
 use crate::exit::{Exit, Trap};
 use crate::peek;
@@ -37,6 +38,8 @@ pub struct Engine<C> {
     segments: ShadowSegments,
     emulator: Emulator,
     stepper: Stepper,
+    /// EIP at the beginning of the last native stay.
+    entered: u32,
     /// Whether the emulator may hold decoded code.
     decoded: bool,
     exits: ExitCounts,
@@ -73,6 +76,7 @@ impl<C: Code> Engine<C> {
             segments: ShadowSegments::default(),
             emulator: Emulator::new(),
             stepper: Stepper::new(),
+            entered: 0,
             decoded: false,
             exits: ExitCounts::default(),
         }
@@ -341,15 +345,14 @@ impl<C: Code> Engine<C> {
 
     /// Lets the emulator execute the instruction that trapped, which EIP is behind.
     fn step_back(&mut self, m: &mut Machine, trap: Trap) -> Result<Outcome, Error> {
-        let length = match trap.length(peek::code_before(m)) {
-            Some(length) => length,
+        m.cpu.eip = match behind::start(m, trap, self.entered) {
+            Some(start) => start,
             None if trap == Trap::SystemCall => {
                 let what = "SYSCALL or SYSENTER has lost the guest's EIP".to_owned();
                 return Err(Error::Hypervisor { what, address: m.cpu.instruction_address() });
             }
-            None => 1,
+            None => m.cpu.eip.wrapping_sub(1),
         };
-        m.cpu.eip = m.cpu.eip.wrapping_sub(length);
         self.step(m)
     }
 
@@ -368,6 +371,7 @@ impl<C: Code> Engine<C> {
         single_step: bool,
     ) -> Result<Exit, Error> {
         self.prepare(m).map_err(|error| self.failure(error))?;
+        self.entered = m.cpu.eip;
         let eip = self.with_code(|code, shadow| code.enter(m, shadow))?;
         if let Some(pads) = self.code.pads() {
             stint.mode.allow_crossings(pads);

@@ -9,6 +9,7 @@
 //! What does not trap is not noticed. `trap-and-emulate` leaves it at that; `code-patching` has the
 //! guest's code executed from copies in which nothing is left to go wrong ([`Code`]).
 
+mod behind;
 mod code;
 mod engine;
 mod exit;

@@ -8,8 +8,9 @@
 use crate::alu::Word;
 use crate::debug;
 use crate::exception::Exception;
+use crate::maker;
 use crate::paging::{self, Access};
-use machine::cpu::{Cr0, Eflags, SegmentRegister};
+use machine::cpu::{Cr0, Eflags, Segment, SegmentRegister};
 use machine::memory::PageKind;
 use machine::{LinearAddress, Machine, PhysicalAddress};
 
@@ -164,7 +165,7 @@ pub(crate) fn linear(
         let wrong_type = descriptor.is_usable();
         return Err(if wrong_type { Exception::PROTECTION } else { fault });
     }
-    if !descriptor.contains(offset, size) {
+    if !descriptor.contains(offset, size) && !may_wrap(&descriptor, offset) {
         return Err(fault);
     }
     let address = descriptor.base.wrapping_add(offset);
@@ -174,10 +175,22 @@ pub(crate) fn linear(
     Ok(LinearAddress(address))
 }
 
+/// Whether an operand that begins at `offset` may go on at offset 0: in a segment of 4 GiB that is the
+/// CPU's choice (Intel SDM volume 3, 5.3), and Intel's check nothing there.
+fn may_wrap(segment: &Segment, offset: u32) -> bool {
+    maker::is_intel()
+        && segment.limit == u32::MAX
+        && !segment.is_expand_down()
+        && segment.contains(offset, 1)
+}
+
 /// To how many bytes an operand of `size` bytes has to be aligned (Intel SDM volume 3, table 6-7).
 fn alignment(size: u32) -> u32 {
     match size {
-        2 | 4 | 8 | 16 => size,
+        2 | 4 | 8 => size,
+        // MOVUPS and its like; the manuals leave it to the CPU, and Intel's let it be.
+        16 if maker::is_intel() => 1,
+        16 => 16,
         // An 80-bit number.
         10 => 8,
         // x87 environments and states of 16 and 32 bits.
@@ -185,6 +198,19 @@ fn alignment(size: u32) -> u32 {
         28 | 108 => 4,
         _ => 1,
     }
+}
+
+/// Raises #AC where an operand is not aligned to `size` bytes, of which its own accesses say less.
+pub(crate) fn check_aligned(
+    m: &Machine,
+    segment: u8,
+    offset: u32,
+    size: u32,
+) -> Result<(), Exception> {
+    let segment = &m.cpu.segments[usize::from(segment)];
+    let linear = segment.base.wrapping_add(offset);
+    let aligned = linear & (size - 1) == 0 || !segment.contains(offset, size);
+    if alignment_checked(m) && !aligned { Err(Exception::ALIGNMENT) } else { Ok(()) }
 }
 
 /// Whether unaligned accesses raise #AC now.

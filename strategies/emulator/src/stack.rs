@@ -31,6 +31,14 @@ pub(crate) fn push<T: Word>(m: &mut Machine, value: T) -> Result<(), Exception> 
     Ok(())
 }
 
+/// Pushes a value of `T`'s size of which only the lower 16 bits are written.
+pub(crate) fn push_low<T: Word>(m: &mut Machine, value: u16) -> Result<(), Exception> {
+    let pointer = m.cpu.registers[register::ESP].wrapping_sub(T::SIZE) & mask(m);
+    access::write(m, SS, pointer, value)?;
+    set_pointer(m, pointer);
+    Ok(())
+}
+
 /// Reads the value `depth` bytes above the stack pointer.
 #[inline(always)]
 pub(crate) fn peek<T: Word>(m: &mut Machine, depth: u32) -> Result<T, Exception> {

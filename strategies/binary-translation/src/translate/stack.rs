@@ -34,7 +34,10 @@ impl Translator<'_> {
                 let selector = cpu::selector(i.op0_register().number());
                 let from = self.cpu(R8, selector);
                 self.e.load16(R8, from);
-                self.push_register(i, R8, size);
+                let slot = Address::new(R14, -(size as i32));
+                let stored = if emulator::pushes_selectors_by_half() { 2 } else { size };
+                self.e.guest_store(slot, R8, stored);
+                self.e.lea(R14, slot);
             }
             OpKind::Memory if size == 4 && !self.is_soft(i) && self.load_operand(i) => {
                 self.push_register(i, R8, size);

@@ -7,6 +7,7 @@ use super::stub::Needs;
 use super::unit;
 use crate::access;
 use crate::exception::Exception;
+use crate::maker;
 use crate::op::Op;
 use machine::Machine;
 use machine::cpu::{Cr0, Cr4, FxArea};
@@ -109,7 +110,13 @@ fn run_x87(m: &mut Machine, op: &Op) -> Done {
 /// MMX instructions.
 pub(crate) fn mmx(m: &mut Machine, op: &Op) -> Done {
     check_mmx(m)?;
-    run_x87(m, op)?;
+    run_x87(m, op).inspect_err(|_| {
+        // Half of the transition to MMX comes before the store.
+        if maker::is_intel() && Needs(op.source).has(Needs::WRITES) {
+            unit::leave(m);
+            unit::set_top(&mut m.cpu.fpu, 0);
+        }
+    })?;
     if !unit::all_masked(m) {
         unit::leave(m);
     }
@@ -221,6 +228,10 @@ fn with_operand(m: &mut Machine, op: &Op) -> Done {
 fn with_copy(m: &mut Machine, op: &Op, offset: u32, size: usize, needs: Needs) -> Done {
     let mut copy = FxArea([0; 512]);
     let Some(bytes) = copy.0.get_mut(..size) else { return Err(Exception::UNDEFINED) };
+    let unmasked = needs.has(Needs::X87) && !unit::all_masked(m);
+    if maker::is_intel() && unmasked && needs.has(Needs::WRITES) && !needs.has(Needs::READS) {
+        return store_if_no_exception(m, op, offset, bytes);
+    }
     if needs.has(Needs::WRITES) {
         access::check_write(m, op.segment, offset, size as u32)?;
     }
@@ -234,7 +245,7 @@ fn with_copy(m: &mut Machine, op: &Op, offset: u32, size: usize, needs: Needs) -
     // A write into the running block is found only at the write: be ready to take the x87 state back.
     let general = m.cpu.registers;
     unit::leave(m);
-    if !needs.has(Needs::READS) && needs.has(Needs::X87) && !unit::all_masked(m) {
+    if !needs.has(Needs::READS) && unmasked {
         // An unmasked exception keeps a store from happening: what is there is then put back.
         access::read_bytes(m, op.segment, offset, &mut copy.0[..size])?;
     }
@@ -242,6 +253,26 @@ fn with_copy(m: &mut Machine, op: &Op, offset: u32, size: usize, needs: Needs) -
     call(m, op, copy.0.as_mut_ptr());
     access::write_bytes(m, op.segment, offset, &copy.0[..size]).inspect_err(|_| {
         unit::leave(m);
+        m.cpu.fpu = saved;
+        m.cpu.registers = general;
+    })
+}
+
+/// A store of the x87 unit with unmasked exceptions, of which Intel's CPUs look whether there is one
+/// before they touch memory: then they do not store, and memory raises no fault.
+fn store_if_no_exception(m: &mut Machine, op: &Op, offset: u32, copy: &mut [u8]) -> Done {
+    /// Those that keep an instruction from storing: all but the one for rounding.
+    const BEFORE_STORE: u8 = 0x1f;
+    let general = m.cpu.registers;
+    unit::leave(m);
+    let saved = m.cpu.fpu.clone();
+    call(m, op, copy.as_mut_ptr());
+    unit::leave(m);
+    let raised = m.cpu.fpu.area.0[2] & !saved.area.0[2];
+    if raised & !saved.area.0[0] & BEFORE_STORE != 0 {
+        return Ok(());
+    }
+    access::write_bytes(m, op.segment, offset, copy).inspect_err(|_| {
         m.cpu.fpu = saved;
         m.cpu.registers = general;
     })

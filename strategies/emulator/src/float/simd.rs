@@ -46,6 +46,7 @@ pub(crate) fn maskmovq(m: &mut Machine, op: &Op) -> Done {
 pub(crate) fn maskmovdqu(m: &mut Machine, op: &Op) -> Done {
     check_sse(m)?;
     let register = |number: u32| XMM0 + 16 * (op.instruction.op_register(number).number() & 7);
+    access::check_aligned(m, op.segment, m.cpu.registers[EDI] & strings::address_mask(op), 16)?;
     store_masked(m, op, register(1), register(2), 16)
 }
 

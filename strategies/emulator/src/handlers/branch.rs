@@ -2,11 +2,12 @@
 
 use crate::alu::Word;
 use crate::exception::Exception;
+use crate::maker;
 use crate::op::Op;
 use crate::operand;
 use crate::stack;
 use machine::Machine;
-use machine::cpu::register::ECX;
+use machine::cpu::register::{ECX, ESP};
 
 type Done = Result<(), Exception>;
 
@@ -67,11 +68,23 @@ pub(crate) fn call_indirect<T: Word>(m: &mut Machine, op: &Op) -> Done {
 fn call_to<T: Word>(m: &mut Machine, op: &Op, target: u32) -> Done {
     let target = if T::SIZE == 2 { target & 0xffff } else { target };
     if target > m.cpu.segments[1].limit {
-        return Err(Exception::PROTECTION);
+        return refuse_call::<T>(m, op);
     }
     stack::push(m, T::truncate(op.next_eip(m)))?;
     m.cpu.eip = target;
     Ok(())
+}
+
+/// A call that leads outside the code segment. Intel's CPUs have stored the return address when they
+/// look, though ESP is as before.
+#[cold]
+fn refuse_call<T: Word>(m: &mut Machine, op: &Op) -> Done {
+    if maker::is_intel() {
+        let esp = m.cpu.registers[ESP];
+        stack::push(m, T::truncate(op.next_eip(m)))?;
+        m.cpu.registers[ESP] = esp;
+    }
+    Err(Exception::PROTECTION)
 }
 
 /// RET, with the bytes of arguments to drop as the immediate.

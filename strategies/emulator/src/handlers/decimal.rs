@@ -1,8 +1,10 @@
 //! BCD arithmetic: 64-bit mode has dropped these instructions, so they are computed here. Flags that
-//! the manual leaves undefined are those that the CPUs at hand give (compared with the real CPU).
+//! the manual leaves undefined are those that CPUs of the host's maker give (compared with the real
+//! CPU): AMD's those of the addition by which they adjust, Intel's those of the result.
 
 use crate::alu::Word;
 use crate::exception::Exception;
+use crate::maker;
 use crate::op::Op;
 use machine::Machine;
 use machine::cpu::register::EAX;
@@ -18,8 +20,12 @@ fn set_ax(m: &mut Machine, value: u16) {
     u16::set_register(&mut m.cpu.registers, EAX as u8, value);
 }
 
-/// The flags of the addition or subtraction that the CPU adjusts by, but for CF and AF.
+/// The flags behind an adjustment, of which `flags` are the addition's or subtraction's, CF and AF
+/// aside.
 fn set_adjusted_flags(m: &mut Machine, flags: u16, carry: bool, auxiliary: bool) {
+    if maker::is_intel() {
+        return set_flags(m, al(m), carry, auxiliary);
+    }
     m.cpu.flags.set_host(flags);
     m.cpu.flags.set(Eflags::CF, carry);
     m.cpu.flags.set(Eflags::AF, auxiliary);

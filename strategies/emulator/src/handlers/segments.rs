@@ -3,6 +3,7 @@
 use crate::alu::Word;
 use crate::descriptor;
 use crate::exception::Exception;
+use crate::maker;
 use crate::op::Op;
 use crate::operand;
 use crate::stack;
@@ -56,11 +57,14 @@ pub(crate) fn store_word(m: &mut Machine, op: &Op, value: u32) -> Result<(), Exc
     }
 }
 
-/// PUSH of a segment register. The selector is zero-extended, as AMD's CPUs do; Intel's leave the
-/// upper half of a 32-bit slot alone.
+/// PUSH of a segment register.
 pub(crate) fn push<T: Word>(m: &mut Machine, op: &Op) -> Result<(), Exception> {
     let selector = m.cpu.segment(named(op, 0)).selector;
-    stack::push(m, T::truncate(u32::from(selector)))?;
+    if maker::pushes_selectors_by_half() {
+        stack::push_low::<T>(m, selector)?;
+    } else {
+        stack::push(m, T::truncate(u32::from(selector)))?;
+    }
     m.counters.sensitive += 1;
     Ok(())
 }

@@ -3,23 +3,29 @@
 use crate::access;
 use crate::alu::{WideWord, Word};
 use crate::exception::Exception;
+use crate::maker;
 use crate::op::Op;
 use crate::operand;
 use iced_x86::OpKind;
 use machine::Machine;
+use machine::cpu::Eflags;
 use machine::cpu::register::ECX;
 
 type Done = Result<(), Exception>;
 
 /// A shift or rotate.
 pub(crate) trait Shift {
+    /// Whether Intel's CPUs leave OF alone where a register is rotated by a constant other than 1. It is
+    /// undefined then, and they give something else for memory, and for the same count in CL.
+    const MAY_KEEP_OVERFLOW: bool;
     fn apply<T: Word>(value: T, count: u8, flags: u16) -> (T, u16);
 }
 
 macro_rules! shift_operations {
-    ($($name:ident = $method:ident)*) => {$(
+    ($($name:ident = $method:ident, $keeps:literal;)*) => {$(
         pub(crate) struct $name;
         impl Shift for $name {
+            const MAY_KEEP_OVERFLOW: bool = $keeps;
             #[inline(always)]
             fn apply<T: Word>(value: T, count: u8, flags: u16) -> (T, u16) {
                 value.$method(count, flags)
@@ -28,7 +34,15 @@ macro_rules! shift_operations {
     )*};
 }
 
-shift_operations! { Shl = shl Shr = shr Sar = sar Rol = rol Ror = ror Rcl = rcl Rcr = rcr }
+shift_operations! {
+    Shl = shl, false;
+    Shr = shr, false;
+    Sar = sar, false;
+    Rol = rol, true;
+    Ror = ror, true;
+    Rcl = rcl, false;
+    Rcr = rcr, false;
+}
 
 #[inline(always)]
 fn shift<O: Shift, T: Word>(m: &mut Machine, value: T, count: u8) -> T {
@@ -38,7 +52,11 @@ fn shift<O: Shift, T: Word>(m: &mut Machine, value: T, count: u8) -> T {
 }
 
 pub(crate) fn register_by_immediate<O: Shift, T: Word>(m: &mut Machine, op: &Op) -> Done {
-    let result = shift::<O, T>(m, op.destination(m), op.immediate as u8);
+    let (count, overflow) = (op.immediate as u8, m.cpu.flags.overflow());
+    let result = shift::<O, T>(m, op.destination(m), count);
+    if O::MAY_KEEP_OVERFLOW && count & 31 != 1 && maker::is_intel() {
+        m.cpu.flags.set(Eflags::OF, overflow);
+    }
     op.set_destination(m, result);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::access;
 use crate::alu::Word;
 use crate::exception::Exception;
+use crate::maker;
 use crate::op::Op;
 use crate::operand;
 use crate::stack;
@@ -102,7 +103,11 @@ pub(crate) fn leave<T: Word>(m: &mut Machine, _op: &Op) -> Done {
 pub(crate) fn bound<T: Word>(m: &mut Machine, op: &Op) -> Done {
     let place = operand::place(m, op);
     let lower = place.read::<T>(m)?.sign_extend() as i32;
-    let upper = place.after(op, T::SIZE).read::<T>(m)?.sign_extend() as i32;
     let index = op.destination::<T>(m).sign_extend() as i32;
+    if index < lower && maker::is_intel() {
+        // The upper bound may lie on another page.
+        return Err(Exception::BOUND);
+    }
+    let upper = place.after(op, T::SIZE).read::<T>(m)?.sign_extend() as i32;
     if (lower..=upper).contains(&index) { Ok(()) } else { Err(Exception::BOUND) }
 }

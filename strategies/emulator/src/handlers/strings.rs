@@ -8,12 +8,13 @@ use crate::access;
 use crate::alu::Word;
 use crate::debug;
 use crate::exception::Exception;
+use crate::maker;
 use crate::op::Op;
 use crate::paging;
 use iced_x86::{Mnemonic, OpKind};
 use machine::Machine;
 use machine::cpu::register::{EAX, ECX, EDI, ESI};
-use machine::cpu::{Eflags, Segment, SegmentRegister};
+use machine::cpu::{Eflags, Flags, Segment, SegmentRegister};
 use machine::memory::PageKind;
 use machine::{LinearAddress, PhysicalAddress};
 
@@ -217,6 +218,12 @@ impl Element for Lods {
     }
 }
 
+fn restore_flags(m: &mut Machine, before: Option<Flags>) {
+    if let Some(flags) = before {
+        m.cpu.flags = flags;
+    }
+}
+
 /// Runs the instruction once, or as often as its prefix says. It ends its block and sets EIP: to
 /// itself when iterations are left.
 fn run<E: Element, T: Word>(m: &mut Machine, op: &Op) -> Done {
@@ -231,6 +238,9 @@ fn run<E: Element, T: Word>(m: &mut Machine, op: &Op) -> Done {
     }
     // A repetition traps after each iteration, for single-stepping and for data breakpoints
     // (Intel SDM volume 3, 17.3.1.4 and 17.3.1.2).
+    // CMPS and SCAS that are interrupted, by a fault or by a trap, leave the flags as they were: so the
+    // manual and Intel's CPUs (Intel SDM volume 2, REP); AMD's show those of the last iteration.
+    let before = (E::COMPARES && maker::is_intel()).then_some(m.cpu.flags);
     let stepped = m.cpu.flags.contains(Eflags::TF) || debug::enabled(m);
     let mut left = if stepped { 1 } else { CHUNK };
     loop {
@@ -240,6 +250,7 @@ fn run<E: Element, T: Word>(m: &mut Machine, op: &Op) -> Done {
             return Ok(());
         }
         if left == 0 {
+            restore_flags(m, before);
             // Its own breakpoint has been seen to (Intel SDM volume 3, 17.3.1.1).
             m.cpu.flags.set(Eflags::RF, debug::enabled(m));
             m.cpu.eip = op.eip(m);
@@ -247,7 +258,7 @@ fn run<E: Element, T: Word>(m: &mut Machine, op: &Op) -> Done {
         }
         let mut done = E::bulk::<T>(m, op.segment, mask, count.min(left));
         if done == 0 {
-            E::execute::<T>(m, op.segment, mask)?;
+            E::execute::<T>(m, op.segment, mask).inspect_err(|_| restore_flags(m, before))?;
             done = 1;
         }
         left = left.saturating_sub(done);

@@ -132,7 +132,7 @@ pub(crate) fn accesses_in_any_order(instruction: &Instruction) -> bool {
         M::Cmpsb | M::Cmpsw | M::Cmpsd => instruction.is_string_instruction(),
         // The push may come before the check of the target against the limit of CS.
         M::Call => true,
-        mnemonic => matches!(mnemonic, M::Fldenv | M::Frstor | M::Fxrstor),
+        mnemonic => matches!(mnemonic, M::Fldenv | M::Frstor | M::Fxrstor | M::Maskmovdqu),
     }
 }
 
@@ -141,6 +141,7 @@ pub(crate) fn accesses_in_any_order(instruction: &Instruction) -> bool {
 pub(crate) fn does_part_before_fault(instruction: &Instruction) -> bool {
     use Mnemonic as M;
     matches!(instruction.mnemonic(), M::Popa | M::Popad | M::Pusha | M::Pushad)
+        || instruction.code() == Code::Fstp_m80fp
 }
 
 /// Whether the instruction works on x87, MMX or SSE state.

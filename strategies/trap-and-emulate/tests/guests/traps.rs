@@ -67,6 +67,28 @@ fn closed_gates_fault_at_the_instruction() {
 }
 
 #[test]
+fn closed_gates_fault_at_the_first_prefix() {
+    // The code before the instruction, and the instruction.
+    let cases: [(&[u8], &[u8]); 7] = [
+        (&[], &[0x67, 0xcc]),
+        (&[0x90], &[0x66, 0xcc]),
+        (&[0x90], &[0x2e, 0xf3, 0xcd, 0x80]),
+        (&[0xb0, 0x67], &[0xcc]),                         // mov al, 0x67
+        (&[0xb0, 0x67], &[0x66, 0xcd, 4]),                // mov al, 0x67
+        (&[0xeb, 0x01, 0x90], &[0x64, 0xcc]),             // jmp over a byte
+        (&[0xb8, 1, 0x66, 0x67, 0x66], &[0x67, 0xcd, 3]), // mov eax, 0x66676601
+    ];
+    for (before, trapping) in cases {
+        let mut guest = Guest::in_ring3(&[before, trapping].concat());
+        let vector = match *trapping.last().unwrap() {
+            0xcc => 3,
+            vector => u32::from(vector),
+        };
+        guest.raises(13, Some(vector * 8 + 2), CODE + before.len() as u32);
+    }
+}
+
+#[test]
 fn faults_come_with_the_address_of_the_instruction() {
     let cases: [(&[u8], u8, Option<u32>); 8] = [
         (&[0xf7, 0xf1], 0, None),                // div ecx

@@ -1,0 +1,161 @@
+//! What the architecture leaves open: code that uses flags which are undefined makes no difference
+//! where the strategy runs it on the CPU that the emulator follows, and is told from an error where a
+//! strategy has other values in them. So it is with translations that nobody has flushed.
+
+use iced_x86::RflagsBits;
+use machine::boot::{BootSource, ImageKind, Kernel};
+use machine::cpu::Eflags;
+use machine::{Machine, MachineConfig};
+use ringside::lockstep::{End, Finding, Lockstep, Open, Options};
+use ringside::strategies;
+use strategy::{Error, ExitCounts, Limit, Stop, Strategy, StrategyId};
+use workloads::programs::{Program, layout};
+
+/// AAA, and what shows the flags that it leaves undefined: an interrupt, a fault, PUSHF, Jcc, ADC.
+const USES: [(&str, &str); 6] = [
+    ("user", "37 cd 04"),
+    ("user", "37 0f 0b"),
+    ("user", "37 9c 5b"),
+    ("user", "37 78 01 90"),
+    ("user", "f7 e1 78 01 40"),
+    ("kernel", "37 cd 04 c1 c0 07 9c 59"),
+];
+
+/// A program of one block.
+fn program(mode: &str, code: &str) -> Machine {
+    let ring = if mode == "user" { "[147, 155]" } else { "[128, 136]" };
+    let text = format!(
+        "seed = \"0x1\"
+        rounds = 1
+        paging = \"plain\"
+        cr0 = 0
+        cr4 = 0
+        restores = false
+        data = \"0x0000000000000000\"
+        [[block]]
+        mode = \"{mode}\"
+        gap = 0
+        flags = 2
+        code_and_stack = {ring}
+        data = [155, 155, 155, 155]
+        registers = [205, 3, 0, 0, {}, 0, 0, 0]
+        code = [\"{code}\"]",
+        layout::DATA + 0x100,
+    );
+    let program: Program = toml::from_str(&text).unwrap();
+    let config = MachineConfig { memory_bytes: layout::MEMORY, ..MachineConfig::default() };
+    let mut machine = Machine::new(&config).unwrap();
+    let kernel = Kernel { path: "program".into(), bytes: program.assemble().unwrap() };
+    let kind = Some(ImageKind::Multiboot);
+    machine::boot::load(&mut machine, &BootSource { kernel, kind, ..Default::default() }).unwrap();
+    machine
+}
+
+fn compare(strategy: Box<dyn Strategy>, make: impl Fn() -> Machine, stretch: u64) -> End {
+    let options = Options { stretch, all_memory: true, ..Options::default() };
+    let mut lockstep = Lockstep::new(strategy, make(), make(), options).unwrap();
+    lockstep.run(5_000).unwrap()
+}
+
+#[test]
+fn undefined_flags_are_as_on_the_cpu_under_every_strategy() {
+    for id in StrategyId::ALL {
+        if strategies::is_substituted(id) || !strategies::support(id).is_usable() {
+            continue;
+        }
+        for (mode, code) in USES {
+            if mode == "kernel" && strategies::can_watch(id) {
+                // PUSHF of ring 0 shows ring 3's IF, as is stated.
+                continue;
+            }
+            for stretch in [1, 20, 2_000] {
+                let end = compare(strategies::make(id).unwrap(), || program(mode, code), stretch);
+                match end {
+                    End::Stopped(Stop::Exit(0)) => {}
+                    End::Different(finding) => panic!("{id}, {code}:\n{finding}"),
+                    other => panic!("{id}, {code}: {other:?}"),
+                }
+            }
+        }
+    }
+}
+
+/// A CPU that does otherwise than the emulator.
+#[derive(Default)]
+struct OtherMaker {
+    /// It inverts SF and OF where an instruction leaves them undefined.
+    inverts: bool,
+    /// It inverts CF there as well.
+    spoils: bool,
+    /// It keeps no translations.
+    forgets: bool,
+    exits: ExitCounts,
+}
+
+impl Strategy for OtherMaker {
+    fn id(&self) -> StrategyId {
+        StrategyId::Interpretation
+    }
+
+    fn run(&mut self, machine: &mut Machine, limit: &Limit) -> Result<Stop, Error> {
+        for _ in 0..limit.instructions.unwrap_or(u64::MAX) {
+            if let Some(request) = machine.service() {
+                return Ok(request.into());
+            }
+            if self.forgets {
+                machine.tlb.flush();
+            }
+            let instruction = emulator::instruction(machine);
+            let outcome = emulator::step(machine);
+            let undefined = instruction.map_or(0, |instruction| instruction.rflags_undefined());
+            let mut inverted = Eflags::empty();
+            inverted.set(Eflags::SF, self.inverts && undefined & RflagsBits::SF != 0);
+            inverted.set(Eflags::OF, self.inverts && undefined & RflagsBits::OF != 0);
+            inverted.set(Eflags::CF, self.spoils && !inverted.is_empty());
+            machine.cpu.flags.merge(!machine.cpu.flags.bits(), inverted);
+            match outcome {
+                emulator::Outcome::Continue => {}
+                emulator::Outcome::Halted => return Ok(Stop::Halted),
+                emulator::Outcome::Shutdown => return Ok(Stop::TripleFault),
+            }
+        }
+        Ok(Stop::Limit)
+    }
+
+    fn exits(&self) -> &ExitCounts {
+        &self.exits
+    }
+}
+
+/// What makes it different from the emulator.
+fn finding(other: OtherMaker, mode: &str, code: &str) -> Box<Finding> {
+    match compare(Box::new(other), || program(mode, code), 2_000) {
+        End::Different(finding) => finding,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn other_values_in_undefined_flags_are_told_from_errors() {
+    for (mode, code) in USES {
+        let inverts = OtherMaker { inverts: true, ..OtherMaker::default() };
+        let found = finding(inverts, mode, code);
+        let Some(Open::Flags { flags, .. }) = &found.open else { panic!("{found}") };
+        assert!((Eflags::SF | Eflags::OF).contains(*flags), "{flags:?}");
+        assert!(found.to_string().contains("no error, for the architecture leaves it open"));
+        let spoils = OtherMaker { inverts: true, spoils: true, ..OtherMaker::default() };
+        let found = finding(spoils, mode, code);
+        assert_eq!(found.open, None, "{found}");
+    }
+}
+
+#[test]
+fn translations_that_nobody_has_flushed_are_told_from_errors() {
+    // Reads a page, makes it absent without a flush, and reads it again after some more.
+    let entry = layout::TABLES + ((layout::DATA + 0x1000) >> 12) * 4;
+    let [a, b, c, d] = entry.to_le_bytes();
+    let read = "a1 00 10 12 00";
+    let code = format!("{read} 80 25 {a:02x} {b:02x} {c:02x} {d:02x} fe 90 90 90 90 90 {read}");
+    let found = finding(OtherMaker { forgets: true, ..OtherMaker::default() }, "kernel", &code);
+    assert_eq!(found.open, Some(Open::Translations), "{found}");
+}
