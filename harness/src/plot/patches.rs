@@ -182,6 +182,10 @@ fn draw_bar(scene: &mut Scene, panel: &Panel, kind: &str, most: usize, y: f64) {
             x += width;
         }
     }
+    if count > most {
+        let at = x - 20.0;
+        scene.line((at - 4.0, y + 8.0), (at + 4.0, y - 8.0), 6.0, Ink::PAPER);
+    }
     let face = Type::new(9.5);
     scene.text(
         (x + 5.0, y),

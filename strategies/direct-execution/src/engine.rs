@@ -312,17 +312,22 @@ impl<C: Code> Engine<C> {
                 let answer = self.show(m, address, write)?;
                 self.touched(m, answer)
             }
-            Exit::Fault => match self.with_code(|code, shadow| code.trapped(m, shadow))? {
-                Touch::Mapped => {
-                    self.exits.count(ExitKind::Translation);
-                    Ok(Outcome::Continue)
-                }
-                Touch::Emulate => self.step(m),
-            },
+            Exit::Fault => self.trapped(m),
             Exit::Crossing(_) => self.step(m),
             Exit::Trap(trap) => self.step_back(m, trap),
             Exit::Debug => self.debug(m),
             Exit::Timer | Exit::Step => Ok(Outcome::Continue),
+        }
+    }
+
+    /// An instruction trapped, and EIP is at it.
+    fn trapped(&mut self, m: &mut Machine) -> Result<Outcome, Error> {
+        match self.with_code(|code, shadow| code.trapped(m, shadow))? {
+            Touch::Mapped => {
+                self.exits.count(ExitKind::Translation);
+                Ok(Outcome::Continue)
+            }
+            Touch::Emulate => self.step(m),
         }
     }
 
@@ -343,7 +348,7 @@ impl<C: Code> Engine<C> {
         }
     }
 
-    /// Lets the emulator execute the instruction that trapped, which EIP is behind.
+    /// What is to be done about the instruction that trapped, which EIP is behind.
     fn step_back(&mut self, m: &mut Machine, trap: Trap) -> Result<Outcome, Error> {
         m.cpu.eip = match behind::start(m, trap, self.entered) {
             Some(start) => start,
@@ -353,7 +358,7 @@ impl<C: Code> Engine<C> {
             }
             None => m.cpu.eip.wrapping_sub(1),
         };
-        self.step(m)
+        self.trapped(m)
     }
 
     /// Brings the window up to date with flushes and privilege.
