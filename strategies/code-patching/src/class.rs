@@ -41,6 +41,8 @@ pub(crate) enum Work {
     Cpuid,
     /// Loads a segment register, by its number, as it was loaded before.
     Load(u8),
+    /// Tells that what the stack segment was loaded with can be written.
+    Verw,
 }
 
 /// What has to be done about `instruction`.
@@ -79,6 +81,7 @@ fn work(instruction: &Instruction) -> Option<Work> {
         Code::Mov_r32_cr => Work::Store(Word::control(instruction.op1_register().number())?),
         Code::Sgdt_m1632 | Code::Sgdt_m1632_16 => Work::StoreTable(Word::GdtrLimit, Word::GdtrBase),
         Code::Sidt_m1632 | Code::Sidt_m1632_16 => Work::StoreTable(Word::IdtrLimit, Word::IdtrBase),
+        Code::Verw_rm16 | Code::Verw_r32m16 if loads::has_source(instruction, 0) => Work::Verw,
         _ => Work::Load(loads::register(instruction)?),
     })
 }
@@ -97,6 +100,7 @@ fn needs_monitor(instruction: &Instruction) -> bool {
             names_system_register(instruction)
                 || instruction.is_privileged()
                 || reads_code_segment(instruction)
+                || is_repeated_scan(instruction) && instruction.segment_prefix() != Register::None
         }
     }
 }
@@ -127,6 +131,12 @@ pub(crate) fn names_memory_by(instruction: &Instruction, segment: Register) -> b
     instruction.segment_prefix() == segment
         && instruction.mnemonic() != Mnemonic::Nop
         && (0..instruction.op_count()).any(is_memory)
+}
+
+/// Whether the instruction is BSF or BSR with a repeat prefix: what newer CPUs take for TZCNT and LZCNT,
+/// which do something else with 0.
+pub(crate) fn is_repeated_scan(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Bsf | Mnemonic::Bsr) && instruction.has_rep_prefix()
 }
 
 /// Whether the instruction accesses memory at GS's base and above, as far as can be seen.
@@ -193,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_stubs_can_do_is_known() {
-        let known: [(&[u8], Work); 12] = [
+        let known: [(&[u8], Work); 13] = [
             (&[0xfa], Work::Cli),
             (&[0xfb], Work::Sti),
             (&[0x9c], Work::Pushf),
@@ -206,6 +216,7 @@ mod tests {
             (&[0x0f, 0xa2], Work::Cpuid),
             (&[0x8e, 0xd8], Work::Load(3)),
             (&[0x0f, 0xa1], Work::Load(4)),
+            (&[0x0f, 0x00, 0xe8], Work::Verw),
         ];
         for (bytes, work) in known {
             assert_eq!(treatment(&decode(bytes)), Treatment::Stub(work), "{bytes:02x?}");

@@ -6,7 +6,7 @@
 //! the last loads of each register, and a stub compares: the selector, and the eight bytes of the
 //! descriptor in the guest's table.
 
-use crate::emit::{EAX, ECX, EDX, short};
+use crate::emit::{self, EAX, ECX, EDX, Hole, short};
 use crate::stub::{Assembly, Part, Step, bit};
 use crate::virtual_cpu::Word;
 use iced_x86::{Code, Encoder, Instruction, MemoryOperand, OpKind, Register as Named};
@@ -67,8 +67,8 @@ impl Loads {
             self.clear();
             (self.generation, self.gdtr) = (generation, Some(m.cpu.gdtr));
         }
-        use SegmentRegister::{Ds, Es, Fs, Gs};
-        for register in [Es, Ds, Fs, Gs] {
+        use SegmentRegister::{Ds, Es, Fs, Gs, Ss};
+        for register in [Es, Ss, Ds, Fs, Gs] {
             let number = register as usize;
             let (selector, host) = (m.cpu.segment(register).selector, host[number]);
             let is_known = |load: &Load| load.selector == selector && load.host == host;
@@ -143,10 +143,13 @@ pub(crate) fn register(instruction: &Instruction) -> Option<u8> {
         _ => return None,
     };
     let is_data = matches!(register, Named::ES | Named::DS | Named::FS | Named::GS);
-    let has_source = instruction.op_count() == 1
-        || instruction.op1_kind() != OpKind::Memory
-        || from_memory(instruction).is_some();
+    let has_source = instruction.op_count() == 1 || has_source(instruction, 1);
     (is_data && has_source).then_some(register.number() as u8)
+}
+
+/// Whether a stub can read the selector that is this operand.
+pub(crate) fn has_source(instruction: &Instruction, operand: u32) -> bool {
+    instruction.op_kind(operand) != OpKind::Memory || from_memory(instruction).is_some()
 }
 
 /// `movzx ecx, word [..]` with the instruction's memory operand, if it can be encoded.
@@ -184,6 +187,10 @@ const COPY_ECX_TO_EAX: [u8; 2] = [0x89, 0xc8];
 const ADD_EAX_TO_ECX: [u8; 3] = [0x8d, 0x0c, 0x01];
 /// `mov ecx, ss:[esp]; movzx ecx, cx`
 const TOP_TO_ECX: [u8; 7] = [SS, 0x8b, 0x0c, 0x24, 0x0f, 0xb7, 0xc9];
+/// `or ah, 0x40`
+const SET_ZF_IN_AH: [u8; 3] = [0x80, 0xcc, 0x40];
+/// `add al, 0x7f; sahf`: OF and the others from what `lahf; seto al` has left.
+const EAX_TO_FLAGS: [u8; 3] = [0x04, 0x7f, 0x9e];
 /// `lea esp, [esp + 4]`
 const DROP_TOP: [u8; 4] = [0x8d, 0x64, 0x24, 4];
 
@@ -191,6 +198,43 @@ impl Assembly {
     /// Loads a segment register as it was loaded before, or leaves for the monitor.
     pub(crate) fn load_segment(&mut self, part: &Part<'_>, register: u8) {
         let pops = part.instruction.op_count() == 1;
+        let others = self.compare_with(part, register);
+        self.e.raw(&field_to_ecx(field::HOST_SELECTOR));
+        self.e.raw(&[0x8e, 0xc1 | register << 3]); // mov register, cx
+        self.e.raw(&field_to_ecx(field::SELECTOR));
+        self.e.store(Word::Selector(register), ECX);
+        if pops {
+            self.e.raw(&DROP_TOP);
+        }
+        self.done(part);
+        [EDX, EAX, ECX].into_iter().for_each(|saved| self.restore(saved));
+        self.cross_unless_known(part, others);
+    }
+
+    /// Sets ZF if the selector is one that SS was loaded with, or leaves for the monitor. CPUs forget
+    /// what they have read ahead at each VERW, so that kernels have it on the way to ring 3.
+    pub(crate) fn verify_writable(&mut self, part: &Part<'_>) {
+        let others = self.compare_with(part, SegmentRegister::Ss as u8);
+        self.restore(EDX);
+        self.e.raw(&emit::FLAGS_TO_EAX);
+        self.e.store(Word::Saved(EDX), EAX);
+        self.step(|step| step.flags_saved = true);
+        self.e.raw(&SET_ZF_IN_AH);
+        self.e.store(Word::Saved(EDX), EAX);
+        let saved = bit(EAX) | bit(ECX);
+        self.step(|step| {
+            *step = Step { eip: part.next(), saved, flags_saved: true, ..Step::default() };
+        });
+        self.e.raw(&EAX_TO_FLAGS);
+        self.step(|step| step.flags_saved = false);
+        [EAX, ECX].into_iter().for_each(|saved| self.restore(saved));
+        self.cross_unless_known(part, others);
+    }
+
+    /// Compares the selector that the instruction names with those that a register was loaded with.
+    /// Goes on where it is one of them, and its descriptor the same; EDX has the entry's address then.
+    /// Returns where it is not.
+    fn compare_with(&mut self, part: &Part<'_>, register: u8) -> Vec<Hole> {
         self.save(ECX);
         self.selector_to_ecx(&part.instruction);
         self.save(EAX);
@@ -203,9 +247,8 @@ impl Assembly {
             self.e.raw(&ADD_EAX_TO_ECX);
             self.e.short(short::IF_ECX_IS_0)
         });
-        let unknown = self.e.short(short::JUMP);
+        let mut others = vec![self.e.short(short::JUMP)];
         hits.into_iter().for_each(|hit| self.e.land(hit));
-        let mut others = vec![unknown];
         for (field, half) in [(field::NEGATED_LOW, 0), (field::NEGATED_HIGH, 4)] {
             self.e.raw(&field_to_ecx(field));
             self.e.raw(&field_to_eax(field::ADDRESS));
@@ -215,15 +258,11 @@ impl Assembly {
             others.push(self.e.short(short::JUMP));
             self.e.land(same);
         }
-        self.e.raw(&field_to_ecx(field::HOST_SELECTOR));
-        self.e.raw(&[0x8e, 0xc1 | register << 3]); // mov register, cx
-        self.e.raw(&field_to_ecx(field::SELECTOR));
-        self.e.store(Word::Selector(register), ECX);
-        if pops {
-            self.e.raw(&DROP_TOP);
-        }
-        self.done(part);
-        [EDX, EAX, ECX].into_iter().for_each(|saved| self.restore(saved));
+        others
+    }
+
+    /// Ends what [`Assembly::compare_with`] began: the monitor does what is not known.
+    fn cross_unless_known(&mut self, part: &Part<'_>, others: Vec<Hole>) {
         let over = self.e.short(short::JUMP);
         others.into_iter().for_each(|other| self.e.land(other));
         let saved = bit(EAX) | bit(ECX) | bit(EDX);
@@ -233,14 +272,17 @@ impl Assembly {
         self.e.land(over);
     }
 
+    /// The operand that is a selector: MOV's second, VERW's only one, or what POP finds on the stack.
     fn selector_to_ecx(&mut self, instruction: &Instruction) {
-        if instruction.op_count() == 1 {
+        let operand = instruction.op_count() - 1;
+        let is_pop = operand == 0 && instruction.op0_register().is_segment_register();
+        if is_pop {
             self.e.raw(&TOP_TO_ECX);
-        } else if instruction.op1_kind() == OpKind::Register {
-            let number = instruction.op1_register().number() as u8;
+        } else if instruction.op_kind(operand) == OpKind::Register {
+            let number = instruction.op_register(operand).number() as u8;
             self.e.raw(&[0x0f, 0xb7, 0xc8 | number]); // movzx ecx, number
         } else if let Some(load) = from_memory(instruction) {
-            // `register` has seen that there is one.
+            // `has_source` has seen that there is one.
             self.e.raw(&load);
         }
     }

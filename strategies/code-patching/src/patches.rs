@@ -455,9 +455,8 @@ impl Patches {
         let Some(base) = self.take_place(m, shadow, &request)? else { return Ok(false) };
         let Some(view) = self.views[slot].as_mut() else { return Ok(false) };
         let made = stub::assemble(&parts(view, plan, &counters), base, &setting);
-        for start in &plan.replaces {
-            view.windows.remove(start);
-        }
+        let replaced = plan.replaces.iter().filter_map(|start| view.windows.remove(start));
+        let replaced: Vec<u32> = replaced.map(|window| window.stub).collect();
         let places: Vec<(u16, u32)> = plan
             .starts
             .iter()
@@ -475,6 +474,7 @@ impl Patches {
         if let Some(area) = self.areas.iter().find(|area| area.contains(base)) {
             self.pages.write(area.file_offset(base), &made.code);
         }
+        replaced.into_iter().for_each(|stub| self.remove_stub(stub));
         self.stubs.insert(base, Record { length, steps: made.steps });
         self.record_stub(slot, plan, length);
         if reaches {
@@ -814,7 +814,8 @@ pub(crate) fn parts<'a>(view: &'a View, plan: &Plan, counters: &[Option<u32>]) -
             counter,
         })
     };
-    plan.starts.iter().zip(counters).filter_map(part).collect()
+    let tail = plan.tail.iter().map(|start| (start, &None));
+    plan.starts.iter().zip(counters).chain(tail).filter_map(part).collect()
 }
 
 /// Restores what a step says is not in the registers.

@@ -99,7 +99,7 @@ impl Part<'_> {
         self.instruction.ip32()
     }
 
-    fn next(&self) -> u32 {
+    pub(crate) fn next(&self) -> u32 {
         self.instruction.next_ip32()
     }
 
@@ -210,6 +210,7 @@ impl Assembly {
             Work::StoreTable(limit, base) => self.store_table(part, limit, base),
             Work::Cpuid => self.cpuid(part),
             Work::Load(register) => self.load_segment(part, register),
+            Work::Verw => self.verify_writable(part),
         }
     }
 

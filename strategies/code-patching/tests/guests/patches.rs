@@ -36,6 +36,7 @@ guest_code! {
         "push 0x10", ".byte 0x0f, 0xa1", "mov esi, 0x18000", "add ebx, fs:[esi]", "mov es, [esi + 8]",
         "add ebx, es:[0]", "rol ebx, 3", ".byte 0x1e, 0x07", "add ebx, es:[0x18000]", "xor eax, eax",
         "mov gs, ax", "stc", "mov es, [0x18010]", "adc ebx, 0", "mov eax, gs", "add ebx, eax",
+        "mov eax, 0x10", "stc", "verw ax", "pushfd", "pop eax", "add ebx, eax",
         "test cx, 0xfff", "jnz 3f", "add byte ptr [0x1052], 4", "3:", "dec ecx", "jnz 2b", "mov al, 1", "out 0xf4, al";
     // CLI and STI in a loop, for their exits.
     cli_sti: ".code32",
