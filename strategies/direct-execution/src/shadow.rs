@@ -39,6 +39,9 @@ const AROUND: u64 = 16 * PAGE;
 /// The same while paging is off, when neighbours are always alike.
 const AROUND_UNPAGED: u64 = 32 << 20;
 
+/// Flushes after which it is looked again what ring 3 must not touch: that takes longer than the flush.
+const BETWEEN_SEARCHES: u32 = 64;
+
 const END: u64 = 1 << 32;
 
 /// What a touch of the window came to.
@@ -98,6 +101,8 @@ pub struct Shadow {
     /// The highest page that the user may touch, and the lowest that it must not, of those shown.
     highest_user: Option<u64>,
     lowest_supervisor: Option<u64>,
+    /// Flushes that changed something.
+    flushes: u32,
 }
 
 impl Shadow {
@@ -118,6 +123,7 @@ impl Shadow {
             user: false,
             highest_user: None,
             lowest_supervisor: None,
+            flushes: 0,
         })
     }
 
@@ -274,7 +280,11 @@ impl Shadow {
         changed.sort_by_key(|pages| pages.start);
         changed.dedup();
         joined(changed.into_iter()).into_iter().try_for_each(|pages| self.unmap(pages))?;
-        self.find_privileges();
+        // What they are known to be keeps ring 3 out, if perhaps of more than it must.
+        self.flushes = self.flushes.wrapping_add(1);
+        if !self.has_ceiling() || self.flushes.is_multiple_of(BETWEEN_SEARCHES) {
+            self.find_privileges();
+        }
         Ok(())
     }
 
