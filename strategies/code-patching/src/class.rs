@@ -4,6 +4,7 @@
 //! signal (Popek & Goldberg 1974; Robin & Irvine 2000; Intel SDM volume 3, 5.9).
 
 use crate::loads;
+use crate::time_stamp;
 use crate::virtual_cpu::Word;
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
@@ -41,6 +42,8 @@ pub(crate) enum Work {
     Cpuid,
     /// Loads a segment register, by its number, as it was loaded before.
     Load(u8),
+    /// Reads the time-stamp counter.
+    Rdtsc,
     /// Tells that what the stack segment was loaded with can be written.
     Verw,
 }
@@ -81,6 +84,7 @@ fn work(instruction: &Instruction) -> Option<Work> {
         Code::Mov_r32_cr => Work::Store(Word::control(instruction.op1_register().number())?),
         Code::Sgdt_m1632 | Code::Sgdt_m1632_16 => Work::StoreTable(Word::GdtrLimit, Word::GdtrBase),
         Code::Sidt_m1632 | Code::Sidt_m1632_16 => Work::StoreTable(Word::IdtrLimit, Word::IdtrBase),
+        Code::Rdtsc if time_stamp::can_be_added() => Work::Rdtsc,
         Code::Verw_rm16 | Code::Verw_r32m16 if loads::has_source(instruction, 0) => Work::Verw,
         _ => Work::Load(loads::register(instruction)?),
     })
@@ -238,7 +242,7 @@ mod tests {
             &[0xcb],                   // retf
             &[0xcd, 0x80],             // int 0x80
             &[0x0f, 0x02, 0xc1],       // lar
-            &[0x0f, 0x31],             // rdtsc
+            &[0x0f, 0x30],             // wrmsr
             &[0xff, 0x28],             // jmp far [eax]
             &[0x9a, 0, 0, 0, 0, 8, 0], // call far
             &[0x0f, 0x23, 0xf8],       // mov dr7, eax

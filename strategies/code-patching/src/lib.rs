@@ -68,6 +68,7 @@ mod records;
 mod sites;
 mod stub;
 mod survey;
+mod time_stamp;
 mod view;
 mod virtual_cpu;
 

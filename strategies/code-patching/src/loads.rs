@@ -164,7 +164,11 @@ fn from_memory(instruction: &Instruction) -> Option<Vec<u8>> {
         i64::from(instruction.memory_displacement32() as i32),
         4,
         false,
-        instruction.memory_segment(),
+        // The code segment need not show data, and both are flat where there are stubs.
+        match instruction.memory_segment() {
+            Named::CS => Named::SS,
+            other => other,
+        },
     );
     let load = Instruction::with2(Code::Movzx_r32_rm16, Named::ECX, memory).ok()?;
     let mut encoder = Encoder::new(32);

@@ -210,6 +210,7 @@ impl Assembly {
             Work::StoreTable(limit, base) => self.store_table(part, limit, base),
             Work::Cpuid => self.cpuid(part),
             Work::Load(register) => self.load_segment(part, register),
+            Work::Rdtsc => self.rdtsc(part),
             Work::Verw => self.verify_writable(part),
         }
     }

@@ -38,6 +38,12 @@ guest_code! {
         "mov gs, ax", "stc", "mov es, [0x18010]", "adc ebx, 0", "mov eax, gs", "add ebx, eax",
         "mov eax, 0x10", "stc", "verw ax", "pushfd", "pop eax", "add ebx, eax",
         "test cx, 0xfff", "jnz 3f", "add byte ptr [0x1052], 4", "3:", "dec ecx", "jnz 2b", "mov al, 1", "out 0xf4, al";
+    // Reads the time-stamp counter, which never goes back, and does not touch the flags.
+    time_stamps: ".code32",
+        "mov ecx, 200000", "xor esi, esi", "xor edi, edi",
+        "2:", "stc", "rdtsc", "jnc 5f", "cmp edx, edi", "jb 5f", "ja 3f", "cmp eax, esi", "jb 5f",
+        "3:", "mov esi, eax", "mov edi, edx", "dec ecx", "jnz 2b", "mov al, 1", "out 0xf4, al",
+        "5:", "mov al, 2", "out 0xf4, al";
     // CLI and STI in a loop, for their exits.
     cli_sti: ".code32",
         "mov ecx, 100000", "2:", "cli", "inc eax", "inc eax", "sti", "inc eax", "inc eax", "inc eax",
@@ -70,6 +76,18 @@ fn loads_are_repeated_until_the_descriptor_changes() {
     let guest = as_interpreted(loads());
     let crossings = guest.strategy.exits().get(ExitKind::Emulation);
     assert!(crossings < 1_000, "{crossings}: most loads are the stubs'");
+}
+
+#[test]
+fn time_stamps_carry_into_the_upper_word() {
+    for start in [0xffff_f000, 0x1_ffff_fff0, 0x5_0000_fff0] {
+        let mut guest = Guest::with(time_stamps());
+        guest.clock().set_tsc(start);
+        assert_eq!(guest.run(), Stop::Exit(1));
+        let now = u64::from(guest.cpu.registers[register::EDI]) << 32
+            | u64::from(guest.cpu.registers[register::ESI]);
+        assert!((start..start + (1 << 34)).contains(&now), "{now:#x}");
+    }
 }
 
 /// The code with everything that stubs do.
