@@ -12,6 +12,12 @@
 //!   where it is shorter than the jump (`plan`). Stubs work on a *virtual CPU* (`virtual_cpu`), a page
 //!   that only guest ring 0 reaches, or leave for the monitor by a far jump
 //!   ([`host::crossing`]), at a fraction of a signal's price. Where there is no room, one byte traps.
+//! - Loads of segment registers, which a kernel makes at each entry and exit, are repeated by stubs as
+//!   long as the guest's descriptor is what it was (`loads`); RDTSC adds the guest's offset
+//!   (`time_stamp`).
+//! - Segment limits keep guest ring 3 out of the kernel's pages, and would keep it from thread-local
+//!   storage at negative offsets of GS. So GS shows what is below its base, and FS, which the guest does
+//!   not use, what is above: instructions that are seen to mean that have FS's prefix in the copy.
 //! - The copies are execute-only memory, where the CPU has protection keys: a guest that reads its
 //!   code faults, and the emulator reads the guest's own bytes for it. Elsewhere the copies are shown
 //!   where the guest uses nothing, and its code segment gets a base that leads there: fetches see the
@@ -49,7 +55,9 @@
 //! ([`CodePatching::sites`], `records`): the monitor counts crossings and traps, and stubs count where the
 //! run is to be looked at ([`CodePatching::watched`]). [`survey`] says the same of code that nobody runs.
 //!
-//! What is left: a guest's ring 0 can see and write the virtual CPU's page, if it looks for memory where
+//! What is left: where a guest comes to use the linear addresses that copies, stubs and the virtual CPU
+//! have taken, that is looked for at each change to its ring 3, and everything moves elsewhere; until then
+//! it may see them. A guest's ring 0 can see and write the virtual CPU's page, if it looks for memory where
 //! it has mapped none, and a jump into the middle of an examined instruction is not noticed. Guests whose
 //! segments are not flat, and 16-bit code, get trap bytes and no stubs.
 
