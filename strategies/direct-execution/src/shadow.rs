@@ -38,6 +38,9 @@ const MOST_RUNS: usize = 24 << 10;
 const AROUND: u64 = 16 * PAGE;
 /// The same while paging is off, when neighbours are always alike.
 const AROUND_UNPAGED: u64 = 32 << 20;
+/// Bytes of a run that the host enters into its page tables at once. Of longer ones most may never be
+/// touched, and the host would have to make memory for all.
+const MOST_AT_ONCE: u64 = 1 << 20;
 
 /// Flushes after which it is looked again what ring 3 must not touch: that takes longer than the flush.
 const BETWEEN_SEARCHES: u32 = 64;
@@ -461,8 +464,11 @@ impl Shadow {
 
     fn show(&mut self, m: &Machine, run: Range<u64>, first: Page) -> Result<(), host::Error> {
         let protection = self.protection(first.writable);
-        let map =
-            |window: &mut LowWindow| window.map(&run, m.memory.file(), first.offset, protection);
+        let file = m.memory.file();
+        let map = |window: &mut LowWindow| match run.end - run.start > MOST_AT_ONCE {
+            true => window.map_lazily(&run, file, first.offset, protection),
+            false => window.map(&run, file, first.offset, protection),
+        };
         if map(&mut self.window).is_err() {
             // One mapping too many, perhaps, for the limit that this host has.
             self.clear()?;
