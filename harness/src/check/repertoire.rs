@@ -154,6 +154,10 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
             "SSE does not trap where only the guest's CR4.OSFXSR is 0".to_owned(),
         );
     }
+    if finding.what == What::State && is_pop_of_all(&culprit) && runs_natively(id) {
+        let why = "how much is loaded before a fault is the CPU's choice";
+        return Verdict::Open(format!("{:?}: {why}", culprit.mnemonic()));
+    }
     if finding.what == What::State && are_memory(finding) && may_be_half_done(&culprit) {
         return Verdict::Open(half_done(&culprit));
     }
@@ -279,6 +283,10 @@ fn is_beyond_memory(finding: &Finding) -> bool {
         }
         _ => false,
     }
+}
+
+fn is_pop_of_all(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Popa | Mnemonic::Popad)
 }
 
 /// Whether nothing differs but the RPL of null selectors.

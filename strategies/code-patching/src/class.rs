@@ -112,13 +112,27 @@ fn names_system_register(instruction: &Instruction) -> bool {
 
 /// Data behind a CS prefix: code segments need not show the guest's own bytes.
 fn reads_code_segment(instruction: &Instruction) -> bool {
+    names_memory_by(instruction, Register::CS)
+}
+
+/// Whether the instruction accesses memory with a segment's prefix.
+pub(crate) fn names_memory_by(instruction: &Instruction, segment: Register) -> bool {
     let is_memory = |number| {
         let kind = instruction.op_kind(number);
         !matches!(kind, OpKind::Register | OpKind::NearBranch16 | OpKind::NearBranch32)
     };
-    instruction.segment_prefix() == Register::CS
+    instruction.segment_prefix() == segment
         && instruction.mnemonic() != Mnemonic::Nop
         && (0..instruction.op_count()).any(is_memory)
+}
+
+/// Whether the instruction accesses memory at GS's base and above, as far as can be seen.
+pub(crate) fn is_above_gs(instruction: &Instruction) -> bool {
+    names_memory_by(instruction, Register::GS)
+        && instruction.memory_base() == Register::None
+        && instruction.memory_index() == Register::None
+        && instruction.memory_displacement32() < 1 << 31
+        && (0..instruction.op_count()).any(|number| instruction.op_kind(number) == OpKind::Memory)
 }
 
 /// UD2 and its like, for which the host's signal is dearer than the one of a trap byte, and ways into

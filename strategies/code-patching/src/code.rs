@@ -2,6 +2,7 @@
 
 use crate::patches::{self, Patches};
 use crate::stub::Level;
+use crate::view::Key;
 use crate::{Mode, Options, place};
 use direct_execution::{Code, Shadow, Touch};
 use machine::cpu::{Cpu, Eflags, Segment, SegmentRegister, access};
@@ -25,6 +26,8 @@ pub(crate) struct PatchedCode {
     level: Level,
     cpl: u8,
     segment: Option<CodeSegment>,
+    /// Whether FS stands in for part of GS in guest ring 3.
+    splits_gs: bool,
 }
 
 impl PatchedCode {
@@ -37,7 +40,14 @@ impl PatchedCode {
             level: Level::Trap,
             cpl: 0,
             segment: None,
+            splits_gs: false,
         })
+    }
+
+    /// The key of the view for code at a linear address, if its page is memory.
+    fn key(&self, m: &mut Machine, linear: u32) -> Option<Key> {
+        let splits_gs = self.splits_gs && m.cpu.cpl == 3;
+        self.patches.key(m, self.level, linear).map(|key| Key { splits_gs, ..key })
     }
 
     fn prescans(&self) -> bool {
@@ -58,6 +68,17 @@ impl PatchedCode {
                     key.base != segment.base
                         || key.is_32bit != segment.is_32bit
                         || is_trap != segment.traps_only
+                })
+            })?;
+        }
+        let splits_gs =
+            if m.cpu.cpl == 3 { self.prescans() && can_split_gs(&m.cpu) } else { self.splits_gs };
+        if std::mem::replace(&mut self.splits_gs, splits_gs) != splits_gs {
+            let views = &self.patches;
+            shadow.hide_code(|_, code| {
+                let view = views.view(code.copy / 4096);
+                view.is_none_or(|view| {
+                    view.key.splits_gs != splits_gs && view.key.level == Level::Crossing
                 })
             })?;
         }
@@ -107,7 +128,9 @@ impl Code for PatchedCode {
         self.follow_segments(m, shadow)?;
         let linear = m.cpu.instruction_address().0;
         if let Some(slot) = self.patches.shown(shadow, linear)
-            && self.patches.view(slot).is_some_and(|view| view.key.level < self.level)
+            && self.patches.view(slot).is_some_and(|view| {
+                view.key.level < self.level || view.key.splits_gs && m.cpu.cpl != 3
+            })
         {
             // Ring 0 has come to code that was patched for ring 3.
             shadow.hide_code(|page, _| page == linear & !0xfff)?;
@@ -155,7 +178,7 @@ impl Code for PatchedCode {
         {
             return Ok(Touch::Emulate);
         }
-        let Some(key) = self.patches.key(m, self.level, linear) else { return Ok(Touch::Emulate) };
+        let Some(key) = self.key(m, linear) else { return Ok(Touch::Emulate) };
         if !self.patches.settle(m, shadow, linear)? {
             return Ok(Touch::Emulate);
         }
@@ -192,6 +215,10 @@ impl Code for PatchedCode {
         _address: LinearAddress,
     ) -> Result<(), host::Error> {
         if m.memory.code_was_written() { self.patches.take_writes(m, shadow) } else { Ok(()) }
+    }
+
+    fn splits_gs(&self) -> bool {
+        self.splits_gs && self.cpl == 3
     }
 
     fn pads(&self) -> Option<Range<u32>> {
@@ -240,7 +267,7 @@ impl PatchedCode {
         shadow: &mut Shadow,
         linear: u32,
     ) -> Result<Touch, host::Error> {
-        if let Some(key) = self.patches.key(m, self.level, linear)
+        if let Some(key) = self.key(m, linear)
             && let Some(slot) = self.patches.known(m, shadow, &key)?
             && emulator::access_page(m, LinearAddress(linear), false).is_some()
             && self.patches.show(m, shadow, slot)?
@@ -272,7 +299,7 @@ impl PatchedCode {
             return Ok(Touch::Emulate);
         }
         let is_ram = place::ram(m, LinearAddress(linear)).is_some();
-        let Some(key) = self.patches.key(m, self.level, linear).filter(|_| is_ram) else {
+        let Some(key) = self.key(m, linear).filter(|_| is_ram) else {
             return Ok(Touch::Emulate);
         };
         let slot = self.patches.find(m, shadow, key)?;
@@ -299,6 +326,18 @@ fn level(cpu: &Cpu) -> Level {
     } else {
         Level::Crossing
     }
+}
+
+/// Whether the guest has thread-local storage behind GS, and nothing behind FS.
+fn can_split_gs(cpu: &Cpu) -> bool {
+    let [fs, gs] = [SegmentRegister::Fs, SegmentRegister::Gs].map(|register| cpu.segment(register));
+    !fs.has(access::PRESENT)
+        && gs.has(access::PRESENT | access::NOT_SYSTEM)
+        && gs.base != 0
+        && gs.limit == u32::MAX
+        && gs.is_32bit()
+        && gs.is_writable()
+        && !gs.is_expand_down()
 }
 
 fn is_flat(segment: &Segment) -> bool {

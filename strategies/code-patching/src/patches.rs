@@ -678,7 +678,14 @@ impl Patches {
         };
         let code = m.cpu.segment(machine::cpu::SegmentRegister::Cs);
         let is_32bit = code.is_32bit();
-        Some(Key { linear: linear & !0xfff, offset, level, is_32bit, base: code.base })
+        Some(Key {
+            linear: linear & !0xfff,
+            offset,
+            level,
+            is_32bit,
+            base: code.base,
+            splits_gs: false,
+        })
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::class::{self, Flow, Treatment};
 use crate::stub::Level;
-use iced_x86::{Decoder, DecoderOptions, Instruction};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Register};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -36,6 +36,8 @@ pub(crate) struct Key {
     pub(crate) is_32bit: bool,
     /// The code segment's base.
     pub(crate) base: u32,
+    /// Whether FS stands in for GS, where that is used at its base and above.
+    pub(crate) splits_gs: bool,
 }
 
 /// An instruction that was examined.
@@ -62,6 +64,8 @@ pub(crate) struct View {
     pub(crate) key: Key,
     /// The page as it was examined, with the first bytes of the page behind it.
     bytes: Vec<u8>,
+    /// The same as it is executed: prefixes of GS where FS stands in are not the guest's.
+    executed: Vec<u8>,
     /// The page behind it, while instructions reach into that.
     pub(crate) next: Option<u64>,
     marks: Vec<u8>,
@@ -75,6 +79,7 @@ impl View {
     pub(crate) fn new(key: Key, bytes: Vec<u8>) -> View {
         View {
             key,
+            executed: bytes.clone(),
             bytes,
             next: None,
             marks: vec![0; PAGE],
@@ -94,11 +99,11 @@ impl View {
         (offset < PAGE as u32).then_some(offset as u16)
     }
 
-    /// The bytes of an instruction.
+    /// The bytes of an instruction, as it is executed.
     pub(crate) fn bytes_of(&self, offset: u16) -> &[u8] {
         let start = usize::from(offset);
         let length = self.instructions.get(&offset).map_or(0, |known| known.instruction.len());
-        self.bytes.get(start..start + length).unwrap_or_default()
+        self.executed.get(start..start + length).unwrap_or_default()
     }
 
     /// A byte of the page as it was examined.
@@ -177,6 +182,9 @@ impl View {
             return None;
         }
         let mut treatment = class::treatment(&instruction);
+        if self.key.splits_gs && class::names_memory_by(&instruction, Register::FS) {
+            treatment = Treatment::Monitor;
+        }
         if let Treatment::Stub(_) = treatment
             && !crate::stub::can_store(&instruction)
         {
@@ -205,6 +213,9 @@ impl View {
         let end = (start + known.instruction.len().max(1)).min(PAGE);
         self.marks[start] |= mark::START;
         if known.treatment != Treatment::Trap {
+            if self.key.splits_gs && class::is_above_gs(&known.instruction) {
+                self.replace_prefix(start);
+            }
             self.marks[start + 1..end].iter_mut().for_each(|mark| *mark |= mark::BODY);
         }
         let returns = matches!(known.flow, Flow::Call(_) | Flow::IndirectCall);
@@ -212,6 +223,16 @@ impl View {
             self.marks[end] |= mark::TARGET;
         }
         self.instructions.insert(at, known);
+    }
+
+    /// Lets an instruction with a GS prefix use FS instead.
+    fn replace_prefix(&mut self, start: usize) {
+        const GS: u8 = 0x65;
+        const FS: u8 = 0x64;
+        let prefix = self.executed[start..].iter().take(LONGEST).position(|&byte| byte == GS);
+        if let Some(prefix) = prefix {
+            self.executed[start + prefix] = FS;
+        }
     }
 
     /// Sees to it that no instruction goes on over the beginning of another: of two that overlap, the
@@ -261,7 +282,12 @@ impl View {
     pub(crate) fn take_write(&mut self, written: Range<usize>, now: &[u8]) -> bool {
         let changed = |at: &usize| self.bytes[*at] != now[*at];
         let holds = !written.clone().filter(changed).any(|at| self.is_code(at as u16));
-        self.bytes[written.clone()].copy_from_slice(&now[written]);
+        self.bytes[written.clone()].copy_from_slice(&now[written.clone()]);
+        for at in written {
+            if !self.is_code(at as u16) {
+                self.executed[at] = now[at];
+            }
+        }
         holds
     }
 
@@ -272,6 +298,11 @@ impl View {
             && (self.next.is_none() || (PAGE..self.bytes.len()).all(same));
         self.bytes.clear();
         self.bytes.extend_from_slice(now);
+        let mut executed = self.bytes.clone();
+        for at in (0..PAGE).filter(|&at| self.is_code(at as u16)) {
+            executed[at] = self.executed[at];
+        }
+        self.executed = executed;
         holds
     }
 }
@@ -292,8 +323,14 @@ pub(crate) mod tests {
     pub(crate) fn view(code: &[u8]) -> View {
         let mut bytes = vec![0; PAGE + LONGEST];
         bytes[..code.len()].copy_from_slice(code);
-        let key =
-            Key { linear: 0x1000, offset: 0x5000, level: Level::Virtual, is_32bit: true, base: 0 };
+        let key = Key {
+            linear: 0x1000,
+            offset: 0x5000,
+            level: Level::Virtual,
+            is_32bit: true,
+            base: 0,
+            splits_gs: false,
+        };
         View::new(key, bytes)
     }
 
@@ -340,6 +377,24 @@ pub(crate) mod tests {
         let treatment = |offset: u16| view.instructions[&offset].treatment;
         assert_eq!((treatment(2), treatment(3)), (Treatment::Trap, Treatment::Native));
         assert!(view.is_code(5));
+    }
+
+    #[test]
+    fn fs_stands_in_for_gs_where_that_is_used_above_its_base() {
+        // mov eax, gs:[0x14]; mov eax, gs:[0xffffffc4]; mov eax, gs:[eax]; mov eax, fs:[0]
+        let code = [
+            0x65, 0xa1, 0x14, 0, 0, 0, 0x65, 0xa1, 0xc4, 0xff, 0xff, 0xff, 0x65, 0x8b, 0, 0x64,
+            0xa1, 0, 0, 0, 0, 0xc3,
+        ];
+        let plain = view(&code);
+        let mut view = View::new(Key { splits_gs: true, ..plain.key }, plain.bytes.clone());
+        view.examine(0);
+        assert_eq!(view.bytes_of(0)[0], 0x64);
+        assert_eq!((view.bytes_of(6)[0], view.bytes_of(12)[0]), (0x65, 0x65));
+        assert_eq!(view.byte(0), 0x65, "as the guest has it");
+        assert_eq!(view.instructions[&15].treatment, Treatment::Monitor);
+        assert!(view.refresh(&plain.bytes));
+        assert_eq!(view.bytes_of(0)[0], 0x64);
     }
 
     #[test]

@@ -57,6 +57,12 @@ pub trait Code {
 
     /// Where pads of crossings are, if there are any.
     fn pads(&self) -> Option<std::ops::Range<u32>>;
+
+    /// Whether in this stay the code finds what is at GS and above through FS, which the guest has no
+    /// use for, and only what is below through GS.
+    fn splits_gs(&self) -> bool {
+        false
+    }
 }
 
 /// The guest's own bytes, as they are.

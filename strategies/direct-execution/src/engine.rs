@@ -4,7 +4,7 @@ use crate::behind;
 use crate::code::Code;
 use crate::exit::{Exit, Trap};
 use crate::peek;
-use crate::segments::ShadowSegments;
+use crate::segments::{Arrangement, ShadowSegments};
 use crate::shadow::{Shadow, Touch};
 use crate::watch::{self, Before, Divergence};
 use crate::world::{self, Entry};
@@ -373,7 +373,9 @@ impl<C: Code> Engine<C> {
         }
         let ceiling = self.shadow.as_ref().and_then(Shadow::ceiling).filter(|_| m.cpu.cpl == 3);
         let code_shift = self.shadow.as_ref().map_or(0, Shadow::code_shift);
-        let entry = Entry { eip, single_step, ceiling, code_shift };
+        let splits_gs = self.code.splits_gs();
+        let arrangement = Arrangement { ceiling, code_shift, splits_gs };
+        let entry = Entry { eip, single_step, arrangement };
         let exit = world::stay(m, &mut stint.mode, &mut self.segments, entry);
         let exit = exit.map_err(|error| self.failure(error))?;
         let crossing = if let Exit::Crossing(number) = exit { Some(number) } else { None };

@@ -17,6 +17,7 @@ mod peek;
 mod segments;
 mod shadow;
 mod straddle;
+mod tables;
 mod watch;
 mod world;
 

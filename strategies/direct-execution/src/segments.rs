@@ -6,17 +6,39 @@
 //! merely saves and loads back (PUSH DS, POP DS) finds its way here again, because the table knows
 //! which guest segment each of its entries stands for.
 
+//! Thread-local storage has its variables on both sides of a base, and a wrapped negative offset is
+//! above any limit that keeps ring 3 out of somewhere. So GS can be *split*: it becomes an expand-down
+//! segment for what is below the base, and FS, if the guest has no use for it, shows what is above.
+
 use host::ldt::{LdtEntry, SegmentDescriptor, SegmentKind};
 use machine::cpu::{Segment, SegmentRegister, access};
 
 /// Entries that are kept; more distinct segments make the table start anew.
 const MOST: usize = 1024;
 
+/// How the guest's segments are shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Arrangement {
+    /// The linear address that no segment reaches.
+    pub(crate) ceiling: Option<u32>,
+    /// How far above its linear addresses code is found.
+    pub(crate) code_shift: u32,
+    /// Whether GS shows what is below its base only, and FS the rest.
+    pub(crate) splits_gs: bool,
+}
+
+/// What becomes of one segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Shape {
+    /// All below the ceiling, with a base that is so much higher.
+    Below { ceiling: Option<u32>, shift: u32 },
+    /// What is below its base, by wrapped offsets.
+    Negative,
+}
+
 struct Shadow {
     segment: Segment,
-    ceiling: Option<u32>,
-    /// By how much the host's base is higher than the guest's.
-    shift: u32,
+    shape: Shape,
     entry: LdtEntry,
 }
 
@@ -26,9 +48,7 @@ pub(crate) struct ShadowSegments {
     shadows: Vec<Shadow>,
     /// The registers when the guest was last entered: mostly they are still so.
     entered: [Option<Entered>; 6],
-    /// The ceiling and the code's shift then.
-    ceiling: Option<u32>,
-    code_shift: u32,
+    arrangement: Arrangement,
 }
 
 #[derive(Clone, Copy)]
@@ -39,31 +59,28 @@ struct Entered {
 }
 
 impl ShadowSegments {
-    /// The host selectors for the guest's six segment registers. With a `ceiling`, no segment reaches
-    /// linear addresses from there on. Code is found `code_shift` higher than the guest has it.
+    /// The host selectors for the guest's six segment registers.
     pub(crate) fn selectors(
         &mut self,
         segments: &[Segment; 6],
-        ceiling: Option<u32>,
-        code_shift: u32,
+        arrangement: Arrangement,
     ) -> Result<[u16; 6], host::Error> {
         if self.shadows.len() > MOST {
             self.entered = [None; 6];
             self.shadows.clear();
         }
-        if (self.ceiling, self.code_shift) != (ceiling, code_shift) {
+        if self.arrangement != arrangement {
             self.entered = [None; 6];
-            (self.ceiling, self.code_shift) = (ceiling, code_shift);
+            self.arrangement = arrangement;
         }
         let mut selectors = [0; 6];
         for (number, segment) in segments.iter().enumerate() {
-            let entered = self.entered[number].filter(|entered| entered.segment == *segment);
-            let selector = match entered {
+            let (shown, shape) = arrangement.of(number, segments);
+            let is_lent = number == SegmentRegister::Fs as usize && arrangement.splits_gs;
+            let same = |entered: &Entered| entered.segment == *segment && !is_lent;
+            let selector = match self.entered[number].filter(same) {
                 Some(entered) => entered.selector,
-                None if number == SegmentRegister::Cs as usize => {
-                    self.selector(segment, code_shift)?
-                }
-                None => self.selector(segment, 0)?,
+                None => self.selector(shown, shape)?,
             };
             self.entered[number] = Some(Entered { segment: *segment, selector });
             selectors[number] = selector;
@@ -71,24 +88,19 @@ impl ShadowSegments {
         Ok(selectors)
     }
 
-    fn selector(&mut self, segment: &Segment, shift: u32) -> Result<u16, host::Error> {
+    fn selector(&mut self, segment: &Segment, shape: Shape) -> Result<u16, host::Error> {
         // Null selectors of 1 to 3 would be 0 after the host's next interrupt anyway: IRET to an outer
         // level clears them.
-        let ceiling = self.ceiling;
-        let Some(descriptor) = descriptor(segment).and_then(|whole| below(whole, ceiling)) else {
+        let Some(descriptor) = descriptor(segment).and_then(|whole| shape.apply(whole)) else {
             return Ok(0);
         };
-        let descriptor =
-            SegmentDescriptor { base: descriptor.base.wrapping_add(shift), ..descriptor };
-        let same = |shadow: &&Shadow| {
-            shadow.segment == *segment && (shadow.ceiling, shadow.shift) == (ceiling, shift)
-        };
+        let same = |shadow: &&Shadow| shadow.segment == *segment && shadow.shape == shape;
         if let Some(known) = self.shadows.iter().find(same) {
             return Ok(known.entry.selector());
         }
         let entry = LdtEntry::new(descriptor)?;
         let selector = entry.selector();
-        self.shadows.push(Shadow { segment: *segment, ceiling, shift, entry });
+        self.shadows.push(Shadow { segment: *segment, shape, entry });
         Ok(selector)
     }
 
@@ -105,6 +117,39 @@ impl ShadowSegments {
         match self.shadows.iter().find(same) {
             Some(shadow) => Some(Loaded::Known(shadow.segment)),
             None => Some(Loaded::Foreign(selector)),
+        }
+    }
+}
+
+impl Arrangement {
+    /// Which of the guest's segments a register shows, and how.
+    fn of(self, number: usize, segments: &[Segment; 6]) -> (&Segment, Shape) {
+        const CS: usize = SegmentRegister::Cs as usize;
+        const FS: usize = SegmentRegister::Fs as usize;
+        const GS: usize = SegmentRegister::Gs as usize;
+        let below = Shape::Below { ceiling: self.ceiling, shift: 0 };
+        match number {
+            CS => (&segments[CS], Shape::Below { ceiling: self.ceiling, shift: self.code_shift }),
+            FS if self.splits_gs => (&segments[GS], below),
+            GS if self.splits_gs && self.ceiling.is_some() => (&segments[GS], Shape::Negative),
+            _ => (&segments[number], below),
+        }
+    }
+}
+
+impl Shape {
+    fn apply(self, whole: SegmentDescriptor) -> Option<SegmentDescriptor> {
+        match self {
+            Shape::Below { ceiling, shift } => {
+                let part = below(whole, ceiling)?;
+                Some(SegmentDescriptor { base: part.base.wrapping_add(shift), ..part })
+            }
+            // Offsets above this limit; it counts pages, and those that are not whole stay out.
+            Shape::Negative => Some(SegmentDescriptor {
+                limit: whole.base.wrapping_neg().wrapping_sub(1) | 0xfff,
+                kind: SegmentKind::ExpandDown,
+                ..whole
+            }),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::exit::Exit;
 use crate::peek;
-use crate::segments::{Loaded, ShadowSegments};
+use crate::segments::{Arrangement, Loaded, ShadowSegments};
 use host::compatibility::{CompatibilityMode, IntegerState, Selectors};
 use machine::Machine;
 use machine::cpu::{Cr0, Descriptor, Eflags, Segment, SegmentRegister, access};
@@ -19,10 +19,8 @@ pub(crate) struct Entry {
     pub(crate) eip: u32,
     /// Whether to execute one instruction at most.
     pub(crate) single_step: bool,
-    /// The linear address from which on its segments are cut off.
-    pub(crate) ceiling: Option<u32>,
-    /// How far above its linear addresses its code is shown.
-    pub(crate) code_shift: u32,
+    /// How its segments are shown.
+    pub(crate) arrangement: Arrangement,
 }
 
 /// Runs native code until something traps or `mode`'s timer fires. What the host's CPU refuses to
@@ -34,7 +32,7 @@ pub(crate) fn stay(
     entry: Entry,
 ) -> Result<Exit, host::Error> {
     let single_step = entry.single_step;
-    let selectors = segments.selectors(&m.cpu.segments, entry.ceiling, entry.code_shift)?;
+    let selectors = segments.selectors(&m.cpu.segments, entry.arrangement)?;
     let mut state = IntegerState {
         registers: m.cpu.registers,
         eip: entry.eip,

@@ -59,6 +59,14 @@ impl Runs {
         self.runs.iter().map(|(&start, run)| (start..run.end, run.page))
     }
 
+    /// The runs that reach into a range, in ascending order, with the first page of each.
+    pub fn within(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, Page)> + '_ {
+        let before = self.runs.range(..range.start).next_back();
+        let before = before.filter(|(_, run)| run.end > range.start);
+        let runs = before.into_iter().chain(self.runs.range(range));
+        runs.map(|(&start, run)| (start..run.end, run.page))
+    }
+
     /// The page at an address.
     pub fn get(&self, at: u64) -> Option<Page> {
         let (&start, run) = self.runs.range(..=at).next_back()?;
@@ -195,6 +203,17 @@ mod tests {
         assert_eq!(runs.get(0x7000), Some(at(0x7000)));
         assert!(runs.remove(0..0x1_0000));
         assert_eq!(runs.len(), 0);
+    }
+
+    #[test]
+    fn runs_that_reach_into_a_range_are_found() {
+        let mut runs = Runs::default();
+        runs.insert(0x1000..0x4000, at(0x1000));
+        runs.insert(0x8000..0x9000, at(0x20000));
+        let found = |range| runs.within(range).map(|(run, _)| run.start).collect::<Vec<_>>();
+        assert_eq!(found(0x2000..0x8000), [0x1000]);
+        assert_eq!(found(0x3000..0x8001), [0x1000, 0x8000]);
+        assert!(found(0x4000..0x8000).is_empty());
     }
 
     #[test]
