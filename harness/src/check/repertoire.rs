@@ -122,7 +122,7 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
     if strategies::can_watch(id) && are_marked_nulls(finding) {
         return Verdict::Stated("a null selector does not trap, and loses its RPL".to_owned());
     }
-    if strategies::can_watch(id) && is_unlocated(finding) && are_shadow_selectors(finding) {
+    if strategies::can_watch(id) && are_shadow_selectors(finding) {
         let why = "a selector that was stored does not trap, and is the shadow segment's";
         return Verdict::Stated(why.to_owned());
     }
@@ -201,7 +201,8 @@ fn writes_over_itself(instruction: &Instruction, before: &Cpu) -> bool {
             | M::Insw
             | M::Insd
     );
-    if !stores || !instruction.is_string_instruction() || !instruction.has_rep_prefix() {
+    let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    if !stores || !instruction.is_string_instruction() || !repeats {
         return false;
     }
     let wide = instruction.op0_kind() != OpKind::MemoryESDI;
