@@ -122,7 +122,7 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
     if strategies::can_watch(id) && are_marked_nulls(finding) {
         return Verdict::Stated("a null selector does not trap, and loses its RPL".to_owned());
     }
-    if strategies::can_watch(id) && is_unlocated(finding) && are_shadow_selectors(finding) {
+    if strategies::can_watch(id) && are_shadow_selectors(finding) {
         let why = "a selector that was stored does not trap, and is the shadow segment's";
         return Verdict::Stated(why.to_owned());
     }
@@ -153,6 +153,10 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
         return Verdict::Stated(
             "SSE does not trap where only the guest's CR4.OSFXSR is 0".to_owned(),
         );
+    }
+    if finding.what == What::State && is_pop_of_all(&culprit) && runs_natively(id) {
+        let why = "how much is loaded before a fault is the CPU's choice";
+        return Verdict::Open(format!("{:?}: {why}", culprit.mnemonic()));
     }
     if finding.what == What::State && are_memory(finding) && may_be_half_done(&culprit) {
         return Verdict::Open(half_done(&culprit));
@@ -197,7 +201,8 @@ fn writes_over_itself(instruction: &Instruction, before: &Cpu) -> bool {
             | M::Insw
             | M::Insd
     );
-    if !stores || !instruction.is_string_instruction() || !instruction.has_rep_prefix() {
+    let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    if !stores || !instruction.is_string_instruction() || !repeats {
         return false;
     }
     let wide = instruction.op0_kind() != OpKind::MemoryESDI;
@@ -279,6 +284,10 @@ fn is_beyond_memory(finding: &Finding) -> bool {
         }
         _ => false,
     }
+}
+
+fn is_pop_of_all(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Popa | Mnemonic::Popad)
 }
 
 /// Whether nothing differs but the RPL of null selectors.

@@ -16,8 +16,11 @@ const LARGE: u64 = 1 << 7;
 const TABLE: u64 = 0xffff_f000;
 const PAE_TABLE: u64 = 0xf_ffff_f000;
 
-/// Takes the accessed bits of the page at `address` over, if nothing else is different in it and it is
-/// a page table of one of `cpus`, and notes them in `choices`. Whether the page is the same then.
+/// Takes the accessed bits of the page at `address` over, if nothing else is different in it and it can
+/// be a page table, and notes them in `choices`. Whether the page is the same then.
+///
+/// Of `cpus` it is one, or else of a directory that a stretch has loaded and left again: of those there
+/// is no list. Without paging in either there is none.
 pub(super) fn take_over(
     leader: &Machine,
     reference: &mut Machine,
@@ -38,7 +41,7 @@ pub(super) fn take_over(
     if differing.is_empty() {
         return true;
     }
-    let is_table = cpus.iter().any(|cpu| tables(leader, cpu).contains(&address.page()));
+    let is_table = cpus.iter().any(|cpu| cpu.paging());
     if !is_table || !reference.memory.write(address, &theirs) {
         return false;
     }
