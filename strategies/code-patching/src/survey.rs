@@ -5,7 +5,7 @@
 //! taken for flat guest ring 0's, and addresses for stubs as there to be had.
 
 use crate::class::Flow;
-use crate::patches::{jump, parts};
+use crate::patches::windows::{jump, parts};
 use crate::plan::{self, Plan};
 use crate::records::{need, unwanted};
 use crate::sites::{Became, Runs, Site};
