@@ -1,7 +1,7 @@
 //! The command line, and what a failure means for the exit status.
 
 use crate::config::VmOptions;
-use crate::{audit, bench, check, compare, doctor, list, peers, run, translate, worker};
+use crate::{audit, bench, check, compare, doctor, list, patches, peers, run, translate, worker};
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -40,6 +40,8 @@ enum Command {
     Check(check::Arguments),
     /// Show what binary translation makes of the code at an address in a kernel
     Translate(translate::Arguments),
+    /// Show what code patching makes of a kernel, or of a guest as it runs, and how often each site ran
+    Patches(patches::Arguments),
     /// Show the strategies, peers, workloads and CPU models
     List,
     /// Show what this host can do, and why not
@@ -48,6 +50,8 @@ enum Command {
     CheckWorker(check::WorkerArguments),
     #[command(hide = true)]
     CompareWorker(compare::Arguments),
+    #[command(hide = true)]
+    PatchesWorker(patches::WorkerArguments),
     #[command(hide = true)]
     Worker(worker::Arguments),
     #[command(hide = true)]
@@ -172,6 +176,8 @@ fn dispatch(command: Option<Command>) -> anyhow::Result<ExitCode> {
         Some(Command::Compare(arguments)) => compare::main(&arguments),
         Some(Command::CompareWorker(arguments)) => compare::worker_main(&arguments),
         Some(Command::Translate(arguments)) => translate::main(&arguments),
+        Some(Command::Patches(arguments)) => patches::main(&arguments),
+        Some(Command::PatchesWorker(arguments)) => patches::worker_main(&arguments),
         Some(Command::List) => print(&list::text()),
         Some(Command::Doctor) => print(&doctor::text()),
         Some(Command::Worker(arguments)) => {

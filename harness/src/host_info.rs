@@ -13,8 +13,11 @@ use strategy::Support;
 pub fn describe(experiment: &Experiment) -> Host {
     let mut labels = BTreeMap::new();
     for target in &experiment.targets {
-        if let Some(remark) = support(*target).qualification() {
-            labels.insert(target.name().to_owned(), format!("{} ({remark})", target.name()));
+        let support = support(*target);
+        let remarks = target.remark().into_iter().chain(support.qualification().map(str::to_owned));
+        let remarks = remarks.collect::<Vec<_>>().join("; ");
+        if !remarks.is_empty() {
+            labels.insert(target.name().to_owned(), format!("{} ({remarks})", target.name()));
         }
     }
     let [year, month, day, hour, minute, _] = utc(SystemTime::now());

@@ -17,6 +17,7 @@ pub mod host_info;
 pub mod interrupt;
 pub mod list;
 pub mod lockstep;
+pub mod patches;
 pub mod peers;
 pub mod plot;
 pub mod process;

@@ -21,6 +21,9 @@ fn write_lists(text: &mut String) -> std::fmt::Result {
     for entry in &strategies::ALL {
         let support = in_words(&strategies::support(entry.id));
         writeln!(text, "  {:<26} {} [{}]{support}", entry.id, entry.summary, entry.history)?;
+        for named in strategies::NAMED.iter().filter(|named| named.id == entry.id) {
+            writeln!(text, "  {:<26} {}{support}", named.name, named.summary)?;
+        }
     }
     writeln!(text, "\npeers")?;
     for peer in PeerId::ALL {

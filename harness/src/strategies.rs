@@ -1,6 +1,9 @@
 //! The one list that names all strategies: how each is made and what it needs of the host.
 
-use code_patching::Options;
+mod variant;
+
+pub use variant::{NAMED, Named, Options, Variant};
+
 use host::sandbox::{self, Policy, Prepared, Sandbox};
 use machine::Machine;
 use strategy::{Error, Strategy, StrategyId, Support};
@@ -34,7 +37,7 @@ struct Built {
 }
 
 /// Makes a strategy, ready to run guests.
-type Make = fn() -> Result<Box<dyn Strategy>, Error>;
+type Make = fn(&Options) -> Result<Box<dyn Strategy>, Error>;
 
 /// Runs a guest for at most so many instructions and tells in a sentence at which it left the
 /// architecture, if it did.
@@ -49,7 +52,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         built: Some(Built {
             policy: Policy::SOFTWARE,
             support: interpretation::support,
-            make: || Ok(Box::new(interpretation::Interpretation::new())),
+            make: |_| Ok(Box::new(interpretation::Interpretation::new())),
             watch: None,
             records_time: true,
             planted: None,
@@ -62,11 +65,8 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         built: Some(Built {
             policy: Policy::NATIVE,
             support: trap_and_emulate::support,
-            make: || Ok(Box::new(trap_and_emulate::TrapAndEmulate::new())),
-            watch: Some(|machine, most| {
-                let found = trap_and_emulate::TrapAndEmulate::new().watch(machine, most)?;
-                Ok(found.map(|divergence| divergence.to_string()))
-            }),
+            make: |_| Ok(Box::new(trap_and_emulate::TrapAndEmulate::new())),
+            watch: Some(watch_native),
             records_time: true,
             planted: None,
         }),
@@ -78,7 +78,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         built: Some(Built {
             policy: Policy::NATIVE,
             support: code_patching::support,
-            make: || Ok(Box::new(code_patching::CodePatching::new(Options::default())?)),
+            make: |options| Ok(Box::new(code_patching::CodePatching::new(options.code_patching)?)),
             watch: None,
             records_time: true,
             planted: None,
@@ -91,10 +91,10 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         built: Some(Built {
             policy: Policy::NATIVE,
             support: binary_translation::support,
-            make: || Ok(Box::new(binary_translation::BinaryTranslation::new()?)),
+            make: |_| Ok(Box::new(binary_translation::BinaryTranslation::new()?)),
             watch: None,
             records_time: true,
-            planted: Some(|| {
+            planted: Some(|_| {
                 Ok(Box::new(binary_translation::BinaryTranslation::with_planted_error()?))
             }),
         }),
@@ -106,7 +106,7 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         built: Some(Built {
             policy: Policy::KVM,
             support: hardware_assist::support,
-            make: || Ok(Box::new(hardware_assist::HardwareAssist::new()?)),
+            make: |_| Ok(Box::new(hardware_assist::HardwareAssist::new()?)),
             watch: None,
             // KVM lets guests read the host's counter without an exit.
             records_time: false,
@@ -114,6 +114,12 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         }),
     },
 ];
+
+/// The watch for guests whose own bytes run in ring 3.
+fn watch_native(machine: &mut Machine, most: u64) -> Result<Option<String>, Error> {
+    let found = trap_and_emulate::TrapAndEmulate::new().watch(machine, most)?;
+    Ok(found.map(|divergence| divergence.to_string()))
+}
 
 fn built(id: StrategyId) -> Option<Built> {
     ALL.iter().find(|entry| entry.id == id).and_then(|entry| entry.built)
@@ -144,11 +150,12 @@ pub fn is_substituted(id: StrategyId) -> bool {
 ///
 /// # Errors
 /// When it cannot work on this host or is not built into this version.
-pub fn make(id: StrategyId) -> Result<Box<dyn Strategy>, Error> {
-    match built(id) {
-        Some(built) => (built.make)(),
+pub fn make(variant: impl Into<Variant>) -> Result<Box<dyn Strategy>, Error> {
+    let variant = variant.into();
+    match built(variant.id) {
+        Some(built) => (built.make)(variant.options()),
         None => Err(Error::Unsupported {
-            strategy: id,
+            strategy: variant.id,
             reason: "not built into this version".to_owned(),
         }),
     }
@@ -160,7 +167,7 @@ pub fn make(id: StrategyId) -> Result<Box<dyn Strategy>, Error> {
 /// As [`make`].
 pub fn make_with_planted_error(id: StrategyId) -> Result<Box<dyn Strategy>, Error> {
     match built(id).and_then(|built| built.planted) {
-        Some(planted) => planted(),
+        Some(planted) => planted(&Options::default()),
         None => Err(Error::Unsupported {
             strategy: id,
             reason: "no error was planted into it".to_owned(),
@@ -170,8 +177,15 @@ pub fn make_with_planted_error(id: StrategyId) -> Result<Box<dyn Strategy>, Erro
 
 /// Whether the strategy can tell where a guest left the architecture.
 #[must_use]
-pub fn can_watch(id: StrategyId) -> bool {
-    built(id).is_some_and(|built| built.watch.is_some())
+pub fn can_watch(variant: impl Into<Variant>) -> bool {
+    watch_of(variant.into()).is_some()
+}
+
+fn watch_of(variant: Variant) -> Option<Watch> {
+    match variant.named() {
+        Some(named) => named.watch,
+        None => built(variant.id)?.watch,
+    }
 }
 
 /// Whether what the strategy's guests read from the time-stamp counter can be recorded.
@@ -185,8 +199,12 @@ pub fn records_time(id: StrategyId) -> bool {
 ///
 /// # Errors
 /// When the host fails.
-pub fn watch(id: StrategyId, machine: &mut Machine, most: u64) -> Result<Option<String>, Error> {
-    match built(id).and_then(|built| built.watch) {
+pub fn watch(
+    variant: impl Into<Variant>,
+    machine: &mut Machine,
+    most: u64,
+) -> Result<Option<String>, Error> {
+    match watch_of(variant.into()) {
         Some(watch) => watch(machine, most),
         None => Ok(None),
     }
@@ -236,8 +254,8 @@ mod tests {
 
     #[test]
     fn what_is_made_is_what_was_asked_for() {
-        for id in StrategyId::ALL.into_iter().filter(|&id| support(id).is_usable()) {
-            assert_eq!(make(id).map(|made| made.id()).ok(), Some(id));
+        for variant in Variant::all().filter(|variant| support(variant.id).is_usable()) {
+            assert_eq!(make(variant).map(|made| made.id()).ok(), Some(variant.id));
         }
     }
 }

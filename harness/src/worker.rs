@@ -8,7 +8,7 @@ mod lockstep;
 
 use crate::guest::{End, Job, Report};
 use crate::process::{self, Ending, Finished, Stop, Watch};
-use crate::strategies;
+use crate::strategies::{self, Options, Variant};
 use anyhow::Context;
 use host::sandbox::record::CrashRecord;
 use machine::boot::{BootSource, ImageKind, Kernel, Module};
@@ -41,6 +41,9 @@ pub struct Arguments {
     /// The strategy
     #[arg(long)]
     strategy: String,
+    /// The options of strategies, as TOML
+    #[arg(long, default_value = "")]
+    options: String,
     /// The multiboot image
     #[arg(long)]
     image: PathBuf,
@@ -80,7 +83,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the worker cannot be started; nothing that the guest does is an error.
-pub fn start(strategy: StrategyId, job: &Job, stop: &Stop) -> anyhow::Result<Report> {
+pub fn start(strategy: Variant, job: &Job, stop: &Stop) -> anyhow::Result<Report> {
     start_from(&program()?, strategy, job, stop)
 }
 
@@ -90,12 +93,12 @@ pub fn start(strategy: StrategyId, job: &Job, stop: &Stop) -> anyhow::Result<Rep
 /// As [`start`].
 pub fn start_from(
     program: &Path,
-    strategy: StrategyId,
+    strategy: impl Into<Variant>,
     job: &Job,
     stop: &Stop,
 ) -> anyhow::Result<Report> {
     let mut command = Command::new(program);
-    let (finished, record) = run(command.arg("worker"), strategy, job, stop)?;
+    let (finished, record) = run(command.arg("worker"), strategy.into(), job, stop)?;
     Ok(report(&finished, &record))
 }
 
@@ -104,7 +107,7 @@ pub fn start_from(
 ///
 /// # Errors
 /// As [`start`].
-pub fn watch(strategy: StrategyId, job: &Job, stop: &Stop) -> anyhow::Result<Option<String>> {
+pub fn watch(strategy: Variant, job: &Job, stop: &Stop) -> anyhow::Result<Option<String>> {
     if !strategies::can_watch(strategy) {
         return Ok(None);
     }
@@ -116,14 +119,14 @@ pub fn watch(strategy: StrategyId, job: &Job, stop: &Stop) -> anyhow::Result<Opt
 ///
 /// # Errors
 /// As [`start`].
-pub fn lockstep(strategy: StrategyId, job: &Job, stop: &Stop) -> anyhow::Result<Option<String>> {
+pub fn lockstep(strategy: Variant, job: &Job, stop: &Stop) -> anyhow::Result<Option<String>> {
     finding("--lockstep", strategy, job, stop)
 }
 
 /// What a worker that does not report says.
 fn finding(
     option: &str,
-    strategy: StrategyId,
+    strategy: Variant,
     job: &Job,
     stop: &Stop,
 ) -> anyhow::Result<Option<String>> {
@@ -138,11 +141,12 @@ fn finding(
 /// Runs `command`, which begins a worker, with the job.
 fn run(
     command: &mut Command,
-    strategy: StrategyId,
+    strategy: Variant,
     job: &Job,
     stop: &Stop,
 ) -> anyhow::Result<(Finished, CrashRecord)> {
     command.arg("--strategy").arg(strategy.name());
+    command.arg("--options").arg(toml::to_string(strategy.options())?);
     command.arg("--image").arg(job.image);
     if let Some(disk) = job.disk {
         command.arg("--disk").arg(disk);
@@ -231,7 +235,7 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
 pub struct Guest {
     /// The machine, with the image loaded.
     pub machine: Machine,
-    id: StrategyId,
+    variant: Variant,
     strategy: Box<dyn Strategy>,
     /// When it began to be made.
     begin: Instant,
@@ -245,15 +249,16 @@ impl Guest {
     /// When a file cannot be used, or the host fails.
     pub fn new(arguments: &Arguments) -> anyhow::Result<Result<Guest, Report>> {
         let begin = Instant::now();
-        let id = StrategyId::ALL.into_iter().find(|id| id.name() == arguments.strategy);
-        let id = id.with_context(|| format!("no strategy {:?}", arguments.strategy))?;
+        let options: Options = toml::from_str(&arguments.options)?;
+        let variant = Variant::find(&arguments.strategy, &options);
+        let variant = variant.with_context(|| format!("no strategy {:?}", arguments.strategy))?;
         if let Some(path) = &arguments.record {
             let file = File::options().read(true).write(true).open(path)?;
             CrashRecord::keep_in(&file).context("the crash record cannot be kept")?;
         }
         let machine = machine(arguments)?;
-        match strategies::make(id) {
-            Ok(strategy) => Ok(Ok(Guest { machine, id, strategy, begin })),
+        match strategies::make(variant) {
+            Ok(strategy) => Ok(Ok(Guest { machine, variant, strategy, begin })),
             Err(strategy::Error::Unsupported { reason, .. }) => {
                 Ok(Err(Report::only(End::Unsupported(reason))))
             }
@@ -286,11 +291,11 @@ impl Guest {
     /// Enters the sandbox and finds where the guest leaves the architecture.
     fn watch(mut self, arguments: &Arguments) -> anyhow::Result<Option<String>> {
         self.confine(arguments)?;
-        let found = strategies::watch(self.id, &mut self.machine, WATCHED)?;
+        let found = strategies::watch(self.variant, &mut self.machine, WATCHED)?;
         if found.is_some() || self.machine.cpu.cr0.contains(Cr0::PG) || !self.unpack()? {
             return Ok(found);
         }
-        Ok(strategies::watch(self.id, &mut self.machine, WATCHED)?)
+        Ok(strategies::watch(self.variant, &mut self.machine, WATCHED)?)
     }
 
     /// A kernel that unpacks itself does so for seconds, in user-level code. The reference does it
@@ -311,7 +316,7 @@ impl Guest {
 
     fn confine(&self, arguments: &Arguments) -> anyhow::Result<()> {
         if !arguments.no_sandbox {
-            let applied = strategies::confine(&strategies::policy(self.id))?.seal()?;
+            let applied = strategies::confine(&strategies::policy(self.variant.id))?.seal()?;
             tracing::debug!(target: "sandbox", "{applied}");
         }
         Ok(())

@@ -217,7 +217,7 @@ fn list_names_everything() {
     let output = run(&["list"], Path::new("/"));
     assert!(output.status.success());
     let listed = text(&output.stdout);
-    for name in strategy::StrategyId::ALL.map(strategy::StrategyId::name) {
+    for name in strategies::Variant::all().map(strategies::Variant::name) {
         assert!(listed.contains(name), "{name} is not listed");
     }
     for workload in workloads::all() {

@@ -2,12 +2,13 @@
 //! one line that says what is wrong with it.
 
 use proptest::prelude::*;
-use ringside::config::{BUILTIN, ConfigError, Experiment, Overrides, Vm, VmOptions};
+use ringside::config::{BUILTIN, ConfigError, Experiment, Overrides, Target, Vm, VmOptions};
 use std::path::Path;
 
 const VM: &str = "kernel = \"vm.toml\"\nkind = \"flat32\"\naddress = 1048576\nmemory = \"64M\"\n\
                   cpu = \"pentium3\"\nstrategy = \"interpretation\"\ntimeout = \"5s\"\n\
-                  modules = [\n  \"a b\",\n]\ndisk-read-only = true\n";
+                  modules = [\n  \"a b\",\n]\ndisk-read-only = true\n\
+                  [options.code-patching]\nmode = \"on-trap\"\nthreshold = 9\n";
 
 fn experiment(text: &str) -> Result<Experiment, ConfigError> {
     Experiment::parse(Path::new("x.toml"), text, &Overrides::default())
@@ -103,8 +104,91 @@ fn what_the_command_line_says_replaces_what_the_file_says() {
         "interpretation",
         "trap-and-emulate",
         "code-patching",
+        "code-patching(on-trap)",
         "binary-translation",
         "hardware-assist",
     ];
     assert_eq!(changed(peers), [&built_in[..], &["qemu-tcg"]].concat());
+}
+
+/// What the targets of an experiment are called, with what their names do not say.
+fn targets(text: &str, overrides: &Overrides) -> Result<Vec<String>, String> {
+    let experiment = Experiment::parse(Path::new("x.toml"), text, overrides);
+    let experiment = experiment.map_err(|error| error.to_string())?;
+    let saved = experiment.to_toml();
+    let again = Experiment::parse(Path::new("x.toml"), &saved, &Overrides::default()).unwrap();
+    assert_eq!(again.targets, experiment.targets, "{saved}");
+    let words = |target: &Target| match target.remark() {
+        Some(remark) => format!("{} {remark}", target.name()),
+        None => target.name().to_owned(),
+    };
+    Ok(experiment.targets.iter().map(words).collect())
+}
+
+const PATCHING: &str = "workloads = [\"in\"]\nstrategies = ";
+
+#[test]
+fn options_of_a_strategy_are_part_of_what_is_measured() {
+    let plain = Overrides::default();
+    let measured = |rest: &str| targets(&format!("{PATCHING}{rest}"), &plain).unwrap();
+    let both = "[\"code-patching\", \"code-patching(on-trap)\"]\n";
+    assert_eq!(measured(both), ["code-patching", "code-patching(on-trap)"]);
+    assert_eq!(
+        measured(&format!("{both}[options.code-patching]\nthreshold = 7")),
+        ["code-patching", "code-patching(on-trap) threshold 7"]
+    );
+    let one = "[\"code-patching\"]\n[options.code-patching]\nmode = \"on-trap\"\nthreshold = 7";
+    assert_eq!(measured(one), ["code-patching(on-trap) threshold 7"]);
+    let other = Overrides {
+        strategies: Some(vec!["trap-and-emulate".to_owned(), "code-patching(on-trap)".to_owned()]),
+        ..plain
+    };
+    assert_eq!(
+        targets(&format!("{PATCHING}{one}"), &other).unwrap(),
+        ["trap-and-emulate", "code-patching(on-trap) threshold 7"]
+    );
+}
+
+#[test]
+fn options_that_make_no_sense_are_named() {
+    let table = "[\"code-patching\"]\n[options.code-patching]\n";
+    let other = "[\"code-patching(on-trap)\"]\n[options.code-patching]\n";
+    let mode = "key \"options.code-patching.mode\": ";
+    let threshold = "key \"options.code-patching.threshold\": ";
+    for (text, line, expected) in [
+        (format!("{table}mode = \"ontrap\""), 4, format!("{mode}unknown mode \"ontrap\"; did you mean \"on-trap\"?")),
+        (format!("{table}mode = \"on-trap\"\nthreshold = 0"), 5, format!("{threshold}0 traps make no sense: at least 1")),
+        (format!("{table}threshold = 5"), 4, format!("{threshold}it is for on-trap mode; say mode = \"on-trap\" as well")),
+        (format!("{table}mode = \"prescan\"\nthreshold = 5"), 5, format!("{threshold}it is for on-trap mode; say mode = \"on-trap\" as well")),
+        (format!("{other}mode = \"prescan\""), 4, format!("{mode}\"prescan\" contradicts the strategy \"code-patching(on-trap)\"")),
+        (format!("{table}threshold = -1"), 4, "key \"threshold\": invalid value: integer `-1`, expected a whole number".to_owned()),
+        (format!("{table}treshold = 1"), 4, "unknown key \"treshold\"; did you mean \"threshold\"?".to_owned()),
+        ("[\"code-patching(ontrap)\"]".to_owned(), 2, "key \"strategies\": unknown strategy \"code-patching(ontrap)\"; did you mean \"code-patching(on-trap)\"?".to_owned()),
+        ("[\"code-patching\"]\n[options.interpretation]\nmode = 1".to_owned(), 3, "unknown key \"interpretation\"; known are code-patching".to_owned()),
+    ] {
+        let message = targets(&format!("{PATCHING}{text}"), &Overrides::default()).unwrap_err();
+        assert_eq!(message, format!("x.toml:{line}: {expected}"));
+    }
+}
+
+#[test]
+fn a_machine_has_options_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vm.toml");
+    let vm = |text: &str, strategy: Option<&str>| {
+        let options = VmOptions { strategy: strategy.map(str::to_owned), ..VmOptions::default() };
+        let vm = Vm::parse(&path, &format!("kernel = \"vm.toml\"\n{text}"), &options);
+        vm.map(|vm| (vm.strategy.name(), vm.strategy.remark())).map_err(|error| error.to_string())
+    };
+    std::fs::write(&path, "").unwrap();
+    let on_trap = "code-patching(on-trap)";
+    let remark = Some("threshold 9".to_owned());
+    let table = "[options.code-patching]\nmode = \"on-trap\"\nthreshold = 9";
+    let text = format!("strategy = \"code-patching\"\n{table}");
+    assert_eq!(vm(&text, None), Ok((on_trap, remark.clone())));
+    assert_eq!(vm(table, None), Ok(("interpretation", None)));
+    assert_eq!(vm(table, Some("code-patching")), Ok((on_trap, remark)));
+    assert_eq!(vm("", Some(on_trap)), Ok((on_trap, None)));
+    let error = vm("strategy = \"code-patching\"\n[options.code-patching]\nthreshold = 9", None);
+    assert!(error.unwrap_err().contains("vm.toml:4: key \"options.code-patching.threshold\": "));
 }

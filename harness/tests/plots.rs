@@ -2,7 +2,9 @@
 
 mod recorded;
 
+use code_patching::{Became, Jump, Mode, Moment, Need, Obstacle, Options, Runs, Site, Way};
 use image::GenericImageView;
+use ringside::patches::{Course, Found};
 use ringside::plot::{self, TextBox};
 use ringside::records::{
     self, DETAILS, DetailRow, Host, Outcome, ProbeOutcome, Run, SAMPLES, SUMMARY, SampleRow,
@@ -10,6 +12,7 @@ use ringside::records::{
 use ringside::stats::Comparison;
 use ringside::{report, stats};
 use std::path::Path;
+use std::time::Duration;
 
 fn plots(dir: &Path) -> Vec<plot::Plot> {
     let run = Run::load(dir).unwrap();
@@ -278,4 +281,73 @@ fn a_folder_that_is_no_run_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let error = plot::draw(dir.path()).unwrap_err().to_string();
     assert!(error.contains("samples.csv") && error.contains("No such file"), "{error}");
+}
+
+/// A guest's course in a mode, with many kinds of sites and counts of every size.
+fn course(mode: Mode, scale: u64) -> Course {
+    let site = |number: u32| {
+        // MOV from CR0 to CR4, IN, OUT, CLI, STI, UD2 and so on.
+        const CODE: [&[u8]; 9] = [
+            &[0x0f, 0x20, 0xc0],
+            &[0x0f, 0x20, 0xd8],
+            &[0xec],
+            &[0xee],
+            &[0xfa],
+            &[0xfb],
+            &[0x0f, 0x0b],
+            &[0x9c],
+            &[0x0f, 0xa2],
+        ];
+        let jump = Jump {
+            address: number,
+            covers: 5,
+            moved: 2,
+            padding: 0,
+            stub_bytes: 30,
+            way: Way::Crossing,
+        };
+        Site {
+            address: number,
+            bytes: CODE[number as usize * number as usize % CODE.len()].to_vec(),
+            is_32bit: true,
+            need: Need::Monitor,
+            became: [Became::Stub(jump), Became::TrapByte(Obstacle::Target), Became::Left]
+                [number as usize % 3],
+            runs: Runs { traps: u64::from(number) * scale, ..Runs::default() },
+        }
+    };
+    let moment = |number: u64| Moment {
+        at: Duration::from_micros(200 * number * number),
+        traps: number * scale,
+        crossings: number * number * scale,
+        patches: number / 2,
+        sites: number,
+    };
+    Course {
+        options: Options { mode, ..Options::default() },
+        end: Some("guest exit with value 0x0 at EIP 0x00100000".to_owned()),
+        moments: (0..200).map(moment).collect(),
+        sites: (0..500).map(site).collect(),
+    }
+}
+
+#[test]
+fn what_is_found_in_a_guests_code_is_drawn_without_overlaps() {
+    let both = |scale| Found::Courses(Mode::ALL.map(|mode| course(mode, scale)).into());
+    let empty = Course { moments: Vec::new(), sites: Vec::new(), ..course(Mode::Prescan, 0) };
+    let image = Found::Image { sites: course(Mode::Prescan, 0).sites, is_swept: true };
+    let nothing = Found::Image { sites: Vec::new(), is_swept: false };
+    for found in
+        [both(0), both(7), both(u64::from(u32::MAX)), Found::Courses(vec![empty]), image, nothing]
+    {
+        let scene = plot::patches_scene(&found, &"a-long-name-of-a-kernel-".repeat(9));
+        let (width, height) = scene.size();
+        let boxes = scene.text_boxes();
+        for (index, this) in boxes.iter().enumerate() {
+            let other = boxes[..index].iter().find(|other| other.overlaps(this));
+            assert!(other.is_none(), "{this:?} over {other:?}");
+            assert!(this.left >= 0.0 && this.right <= f64::from(width), "{this:?}");
+            assert!(this.top >= 0.0 && this.bottom <= f64::from(height), "{this:?}");
+        }
+    }
 }

@@ -84,7 +84,7 @@ pub(crate) fn address(text: &str) -> Result<u32, String> {
     parsed.map_err(|_| "expected a number below 2^32, such as 0x100000".to_owned())
 }
 
-fn plot_file(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn plot_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("svg" | "png") => Ok(path),
@@ -278,7 +278,7 @@ fn read_with_entries(arguments: &Arguments) -> anyhow::Result<Program> {
     Ok(program)
 }
 
-fn file_name(path: &Path) -> String {
+pub(crate) fn file_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str());
     name.to_string_lossy().into_owned()
 }

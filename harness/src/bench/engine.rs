@@ -88,7 +88,7 @@ fn reason_to_leave_out(
 /// What a target finds on this host.
 pub(crate) fn support(target: Target) -> Support {
     match target {
-        Target::Strategy(id) => strategies::support(id),
+        Target::Strategy(variant) => strategies::support(variant.id),
         Target::Peer(id) => id.support(),
     }
 }
@@ -316,13 +316,13 @@ impl Engine<'_> {
         verdict: Verdict,
     ) -> anyhow::Result<Verdict> {
         let went_wrong = matches!(verdict.outcome, Outcome::Wrong | Outcome::Crashed);
-        let Target::Strategy(id) = target else { return Ok(verdict) };
+        let Target::Strategy(variant) = target else { return Ok(verdict) };
         if !went_wrong {
             return Ok(verdict);
         }
         let files = self.scratch.files(workload, iterations)?;
         let job = self.job(workload, iterations, &files, self.experiment.timeout);
-        Ok(match worker::watch(id, &job, self.stop)? {
+        Ok(match worker::watch(variant, &job, self.stop)? {
             Some(sentence) => {
                 let detail = format!("{sentence}; {}", verdict.detail);
                 Verdict { detail, ..verdict }
@@ -362,7 +362,7 @@ impl Engine<'_> {
         let job = self.job(workload, iterations, &files, self.timeout(budget));
         let begin = Instant::now();
         let report = match target {
-            Target::Strategy(id) => worker::start(id, &job, self.stop)?,
+            Target::Strategy(variant) => worker::start(variant, &job, self.stop)?,
             Target::Peer(id) => id.run(&job, self.stop)?,
         };
         let verdict = report.verdict(files.checksum);

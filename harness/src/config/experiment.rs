@@ -1,6 +1,7 @@
 //! An experiment: what is measured, how often, and how long it may take.
 
-use super::{ConfigError, Source, Target, Time, suggest, target};
+use super::{ConfigError, Source, Target, Time, options, suggest, target};
+use crate::strategies::Options;
 use machine::cpu::CpuModel;
 use serde::Deserialize;
 use std::ops::Range;
@@ -39,6 +40,8 @@ pub struct Experiment {
     pub baseline: String,
     /// The CPU that guests see.
     pub cpu: CpuModel,
+    /// The options of strategies.
+    options: Options,
 }
 
 /// What the command line changes in an experiment.
@@ -70,6 +73,8 @@ struct File {
     leave_out_slow_peers: bool,
     baseline: Option<Spanned<String>>,
     cpu: Option<Spanned<String>>,
+    #[serde(default)]
+    options: options::File,
 }
 
 impl Experiment {
@@ -112,7 +117,9 @@ impl Experiment {
     fn change(&mut self, overrides: &Overrides) -> Result<(), ConfigError> {
         let said = |message| ConfigError { path: "command line".into(), line: None, message };
         if let Some(names) = &overrides.strategies {
-            let strategies = resolve(names, target::strategy).map_err(said)?;
+            let options = self.options;
+            let strategies =
+                resolve(names, |name| target::variant(name, &options)).map_err(said)?;
             self.targets = strategies.into_iter().map(Target::Strategy).collect();
         }
         if let Some(names) = &overrides.peers {
@@ -179,15 +186,21 @@ impl Experiment {
         if let Some(budget) = self.budget {
             text += &format!("budget = \"{}\"\n", Time(budget));
         }
-        text
+        text + &options::to_toml(self.targets.iter().filter_map(|target| match target {
+            Target::Strategy(variant) => Some(*variant),
+            Target::Peer(_) => None,
+        }))
     }
 }
 
 impl File {
     fn check(&self, source: &Source) -> Result<Experiment, ConfigError> {
         let mut targets = Vec::new();
-        for id in resolve_in(source, "strategies", &self.strategies, target::strategy)? {
-            targets.push(Target::Strategy(id));
+        let names = self.strategies.iter().map(|name| name.get_ref().as_str());
+        let options = self.options.check(source, names)?;
+        let find = |name: &str| target::variant(name, &options);
+        for variant in resolve_in(source, "strategies", &self.strategies, find)? {
+            targets.push(Target::Strategy(variant));
         }
         for id in resolve_in(source, "peers", &self.peers, target::peer)? {
             targets.push(Target::Peer(id));
@@ -222,6 +235,7 @@ impl File {
             leave_out_slow_peers: self.leave_out_slow_peers,
             baseline: String::new(),
             cpu: check(source, "cpu", self.cpu.as_ref(), |name| name.parse())?.unwrap_or_default(),
+            options,
         })
     }
 

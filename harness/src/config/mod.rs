@@ -5,6 +5,7 @@
 
 mod error;
 mod experiment;
+mod options;
 mod suggest;
 mod target;
 mod units;
@@ -13,7 +14,7 @@ mod vm;
 pub use error::{ConfigError, Source};
 pub use experiment::{BUILTIN, Experiment, Overrides};
 pub use target::Target;
-pub(crate) use target::strategy;
+pub(crate) use target::{strategy, variant};
 pub use units::{Size, Time};
 pub use vm::{Kind, Vm, VmOptions, split_module};
 

@@ -2,6 +2,7 @@
 
 use super::suggest;
 use crate::peers::PeerId;
+use crate::strategies::{self, Options, Variant};
 use std::time::Duration;
 use strategy::StrategyId;
 use workloads::Workload;
@@ -9,8 +10,8 @@ use workloads::Workload;
 /// One row of the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Target {
-    /// A strategy of ours.
-    Strategy(StrategyId),
+    /// A strategy of ours, with its options.
+    Strategy(Variant),
     /// Another program that runs the same image.
     Peer(PeerId),
 }
@@ -20,8 +21,17 @@ impl Target {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Target::Strategy(id) => id.name(),
+            Target::Strategy(variant) => variant.name(),
             Target::Peer(id) => id.name(),
+        }
+    }
+
+    /// What is to be known about its options that its name does not say.
+    #[must_use]
+    pub fn remark(self) -> Option<String> {
+        match self {
+            Target::Strategy(variant) => variant.remark(),
+            Target::Peer(_) => None,
         }
     }
 
@@ -48,10 +58,24 @@ impl Target {
 pub(crate) fn strategy(name: &str) -> Result<StrategyId, String> {
     let known = StrategyId::ALL.map(StrategyId::name);
     let id = StrategyId::ALL.into_iter().find(|id| id.name() == name);
-    let id = id.ok_or_else(|| suggest::unknown("strategy", name, &known))?;
-    if crate::strategies::is_built(id) {
+    built(id.ok_or_else(|| suggest::unknown("strategy", name, &known))?)
+}
+
+/// The strategy, or the named setting of one, called `name`; what the name leaves open is as in
+/// `options`.
+pub(crate) fn variant(name: &str, options: &Options) -> Result<Variant, String> {
+    let found = Variant::find(name, options).ok_or_else(|| {
+        let known: Vec<&str> = Variant::all().map(Variant::name).collect();
+        suggest::unknown("strategy", name, &known)
+    })?;
+    built(found.id).map(|_| found)
+}
+
+fn built(id: StrategyId) -> Result<StrategyId, String> {
+    if strategies::is_built(id) {
         Ok(id)
     } else {
+        let name = id.name();
         Err(format!("strategy {name:?} is not built into this version of ringside"))
     }
 }

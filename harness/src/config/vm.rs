@@ -1,7 +1,8 @@
 //! A virtual machine: what it boots, what it is made of, and what runs its CPU.
 
 use super::experiment::check;
-use super::{ConfigError, Size, Source, Time, target};
+use super::{ConfigError, Size, Source, Time, options, target};
+use crate::strategies::{Options, Variant};
 use machine::PhysicalAddress;
 use machine::boot::{FlatEntry, ImageKind};
 use machine::clock::ClockSource;
@@ -46,7 +47,9 @@ pub struct Vm {
     /// Where guest time comes from.
     pub clock: ClockSource,
     /// What runs the CPU.
-    pub strategy: StrategyId,
+    pub strategy: Variant,
+    /// The options of strategies: for those that the command line names.
+    pub options: Options,
     /// How long the guest may run.
     pub timeout: Option<Duration>,
     /// Whether the debug console (port 0xE9) is shown on the standard error.
@@ -138,6 +141,7 @@ struct File {
     timeout: Option<Spanned<Time>>,
     debug_console: bool,
     reboot: Option<bool>,
+    options: options::File,
 }
 
 impl Vm {
@@ -202,7 +206,8 @@ impl Vm {
             memory_in_range(&text.parse()?)
         })?;
         take("--cpu", options.cpu.as_deref(), &mut self.cpu, str::parse)?;
-        take("--strategy", options.strategy.as_deref(), &mut self.strategy, target::strategy)?;
+        let find = |name: &str| target::variant(name, &self.options);
+        take("--strategy", options.strategy.as_deref(), &mut self.strategy, find)?;
         take("--timeout", options.timeout.as_deref(), &mut self.timeout, |text| {
             timeout_in_range(&text.parse()?).map(Some)
         })
@@ -215,7 +220,10 @@ impl File {
         let file = |key, value: &Option<Spanned<PathBuf>>| {
             check(source, key, value.as_ref(), |path| existing(folder, path))
         };
-        let strategy = check(source, "strategy", self.strategy.as_ref(), |n| target::strategy(n))?;
+        let name = self.strategy.iter().map(|name| name.get_ref().as_str());
+        let options = self.options.check(source, name)?;
+        let find = |name: &String| target::variant(name, &options);
+        let strategy = check(source, "strategy", self.strategy.as_ref(), find)?;
         Ok(Vm {
             kernel: file("kernel", &self.kernel)?,
             resume: None,
@@ -232,7 +240,8 @@ impl File {
             cpu: check(source, "cpu", self.cpu.as_ref(), |name| name.parse())?.unwrap_or_default(),
             clock: check(source, "clock", self.clock.as_ref(), |name| clock(name))?
                 .unwrap_or_default(),
-            strategy: strategy.unwrap_or(StrategyId::Interpretation),
+            strategy: strategy.unwrap_or(StrategyId::Interpretation.into()),
+            options,
             timeout: check(source, "timeout", self.timeout.as_ref(), timeout_in_range)?,
             debug_console: self.debug_console,
             reboot: self.reboot.unwrap_or(true),

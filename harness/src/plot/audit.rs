@@ -51,13 +51,8 @@ pub fn scene(audit: &Audit, name: &str) -> Scene {
 /// # Errors
 /// When the file cannot be written.
 pub fn save_audit(audit: &Audit, name: &str, path: &Path) -> anyhow::Result<()> {
-    let scene = scene(audit, name);
-    let written = if path.extension().is_some_and(|extension| extension == "png") {
-        render::png(&scene, path)
-    } else {
-        std::fs::write(path, render::svg(&scene)).map_err(Into::into)
-    };
-    written.with_context(|| format!("{}: cannot be written", path.display()))
+    render::save(&scene(audit, name), path)
+        .with_context(|| format!("{}: cannot be written", path.display()))
 }
 
 fn caption(audit: &Audit, name: &str) -> String {

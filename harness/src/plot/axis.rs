@@ -1,5 +1,6 @@
 //! A horizontal logarithmic axis.
 
+use super::font;
 use super::scene::{Scene, Type};
 use super::style::Ink;
 
@@ -26,14 +27,14 @@ impl LogAxis {
         LogAxis { low: low - missing - room, high: high + missing + room, left, right }
     }
 
-    /// Where a value lies. What the axis does not reach, lies at its end.
+    /// Where a value lies, between the ends: an axis may be used upright as well. What the axis does not reach, lies at its end.
     pub(super) fn x(&self, value: f64) -> f64 {
         let part = (value.log10() - self.low) / (self.high - self.low);
         self.left + part.clamp(0.0, 1.0) * (self.right - self.left)
     }
 
     /// Values to mark, and whether they get a label: decades, and 2 and 5 between them.
-    fn ticks(&self) -> Vec<(f64, bool)> {
+    pub(super) fn ticks(&self) -> Vec<(f64, bool)> {
         let span = self.high - self.low;
         let every = ((span / 12.0).ceil() as i32).max(1);
         let decades = (self.low.floor() as i32)..=(self.high.ceil() as i32);
@@ -61,9 +62,23 @@ impl LogAxis {
     /// Writes the labels around `y`.
     pub(super) fn labels(&self, scene: &mut Scene, y: f64, label: impl Fn(f64) -> String) {
         let face = Type::new(10.0).ink(Ink::QUIET).middle();
-        for (value, _) in self.ticks().into_iter().filter(|tick| tick.1) {
-            scene.text((self.x(value), y), &label(value), face);
+        let ticks = self.ticks().into_iter().filter(|tick| tick.1);
+        let mut marks: Vec<(f64, String)> = ticks.map(|(value, _)| (value, label(value))).collect();
+        if self.is_crowded(&marks, face.size) {
+            marks.retain(|(value, _)| value.log10().fract().abs() < 1e-9);
         }
+        for (value, label) in marks {
+            scene.text((self.x(value), y), &label, face);
+        }
+    }
+
+    /// Whether labels of this size would run into each other.
+    fn is_crowded(&self, marks: &[(f64, String)], size: f64) -> bool {
+        let half = |label: &str| font::width(label, size, false) / 2.0;
+        marks.windows(2).any(|pair| {
+            let room = self.x(pair[1].0) - self.x(pair[0].0);
+            room < half(&pair[0].1) + half(&pair[1].1) + size
+        })
     }
 }
 
@@ -85,6 +100,17 @@ mod tests {
             let axis = LogAxis::fitting(values.into_iter(), 0.0, 100.0);
             assert!(axis.ticks().iter().filter(|tick| tick.1).count() >= 2);
         }
+    }
+
+    #[test]
+    fn labels_that_would_run_into_each_other_are_left_out() {
+        let drawn = |right: f64| {
+            let axis = LogAxis::fitting([1e8, 1e10].into_iter(), 0.0, right);
+            let mut scene = Scene::new(right, "");
+            axis.labels(&mut scene, 0.0, |value| format!("{value}"));
+            scene.text_boxes().len()
+        };
+        assert_eq!((drawn(200.0), drawn(2000.0)), (3, 7));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod exits;
 mod font;
 pub mod format;
 mod frame;
+mod patches;
 mod render;
 mod scene;
 mod sensitive;
@@ -20,6 +21,7 @@ mod style;
 mod times;
 
 pub use audit::{save_audit, scene as audit_scene};
+pub use patches::{save_patches, scene as patches_scene};
 pub(crate) use render::escape;
 pub use scene::{Scene, TextBox};
 

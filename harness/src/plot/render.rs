@@ -50,6 +50,15 @@ pub(super) fn svg(scene: &Scene) -> String {
     )
 }
 
+/// Writes the scene into a file: a PNG if its name ends so, or else an SVG.
+pub(super) fn save(scene: &Scene, path: &Path) -> Result<()> {
+    if path.extension().is_some_and(|extension| extension == "png") {
+        png(scene, path)
+    } else {
+        Ok(std::fs::write(path, svg(scene))?)
+    }
+}
+
 /// Text as XML and HTML can hold it.
 pub(crate) fn escape(text: &str) -> String {
     font::printable(text)

@@ -1,6 +1,7 @@
 //! Colours, markers and hatchings, and what they stand for.
 
 use super::scene::{Rect, Scene};
+use crate::strategies::NAMED;
 use strategy::{ExitKind, StrategyId};
 
 /// An opaque colour.
@@ -52,7 +53,6 @@ pub(super) enum Marker {
     Down,
     Cross,
     Plus,
-    Ring,
 }
 
 /// How the points of one strategy or peer look.
@@ -60,26 +60,41 @@ pub(super) enum Marker {
 pub(super) struct Look {
     pub(super) marker: Marker,
     pub(super) ink: Ink,
+    /// Whether its middle is white.
+    pub(super) hollow: bool,
 }
 
-/// The look of a strategy or peer, the same in every plot and every run. Unknown names take the
-/// looks in turn, by their place among what is shown.
+impl Look {
+    const fn new(marker: Marker, ink: Ink) -> Look {
+        Look { marker, ink, hollow: false }
+    }
+}
+
+/// The look of a strategy or peer, the same in every plot and every run. A strategy with other
+/// options than usual looks as it does otherwise, but hollow. Unknown names take the looks in turn,
+/// by their place among what is shown.
 pub(super) fn look(name: &str, place: usize) -> Look {
     const LOOKS: [Look; 8] = [
-        Look { marker: Marker::Circle, ink: Ink::BLACK },
-        Look { marker: Marker::Up, ink: Ink::ORANGE },
-        Look { marker: Marker::Square, ink: Ink::SKY },
-        Look { marker: Marker::Diamond, ink: Ink::GREEN },
-        Look { marker: Marker::Down, ink: Ink::VERMILION },
-        Look { marker: Marker::Cross, ink: Ink::BLUE },
-        Look { marker: Marker::Plus, ink: Ink::PURPLE },
-        Look { marker: Marker::Ring, ink: Ink::GREY },
+        Look::new(Marker::Circle, Ink::BLACK),
+        Look::new(Marker::Up, Ink::ORANGE),
+        Look::new(Marker::Square, Ink::SKY),
+        Look::new(Marker::Diamond, Ink::GREEN),
+        Look::new(Marker::Down, Ink::VERMILION),
+        Look::new(Marker::Cross, Ink::BLUE),
+        Look::new(Marker::Plus, Ink::PURPLE),
+        Look { hollow: true, ..Look::new(Marker::Circle, Ink::GREY) },
     ];
+    let named = NAMED.iter().find(|named| named.name == name);
+    let plain = named.map_or(name, |named| named.id.name());
     let strategies = StrategyId::ALL.map(StrategyId::name);
     let names = strategies.iter().chain(&["qemu-tcg", "qemu-kvm", "native"]);
-    let index = names.into_iter().position(|&known| known == name).unwrap_or(place);
-    LOOKS[index % LOOKS.len()]
+    let index = names.into_iter().position(|&known| known == plain).unwrap_or(place);
+    let look = LOOKS[index % LOOKS.len()];
+    Look { hollow: look.hollow || named.is_some(), ..look }
 }
+
+/// The part of a hollow marker that is white.
+const HOLLOW: f64 = 0.5;
 
 /// Draws a point. A white rim keeps points apart that lie over each other.
 pub(super) fn point(scene: &mut Scene, (x, y): (f64, f64), radius: f64, look: Look) {
@@ -88,11 +103,9 @@ pub(super) fn point(scene: &mut Scene, (x, y): (f64, f64), radius: f64, look: Lo
         Marker::Circle => {
             scene.circle((x, y), radius + rim, Ink::PAPER);
             scene.circle((x, y), radius, look.ink);
-        }
-        Marker::Ring => {
-            scene.circle((x, y), radius + rim, Ink::PAPER);
-            scene.circle((x, y), radius, look.ink);
-            scene.circle((x, y), radius * 0.5, Ink::PAPER);
+            if look.hollow {
+                scene.circle((x, y), radius * HOLLOW, Ink::PAPER);
+            }
         }
         Marker::Cross | Marker::Plus => {
             for (width, ink) in [(radius * 0.65 + 2.0 * rim, Ink::PAPER), (radius * 0.65, look.ink)]
@@ -103,6 +116,9 @@ pub(super) fn point(scene: &mut Scene, (x, y): (f64, f64), radius: f64, look: Lo
         Marker::Square | Marker::Diamond | Marker::Up | Marker::Down => {
             scene.polygon(outline((x, y), radius + rim * 1.4, look.marker), Ink::PAPER);
             scene.polygon(outline((x, y), radius, look.marker), look.ink);
+            if look.hollow {
+                scene.polygon(outline((x, y), radius * HOLLOW, look.marker), Ink::PAPER);
+            }
         }
     }
 }
@@ -202,9 +218,14 @@ mod tests {
     fn strategies_differ_by_marker_as_well_as_by_colour() {
         let looks: Vec<_> = (0..8).map(|place| look("unknown", place)).collect();
         for (index, a) in looks.iter().enumerate() {
-            assert!(looks[..index].iter().all(|b| a.marker != b.marker && a.ink != b.ink));
+            let shape = |look: &Look| (look.marker, look.hollow);
+            assert!(looks[..index].iter().all(|b| shape(a) != shape(b) && a.ink != b.ink));
         }
         assert_eq!(look("qemu-tcg", 0), looks[5]);
+        for named in &NAMED {
+            let plain = look(named.id.name(), 0);
+            assert_eq!(look(named.name, 0), Look { hollow: true, ..plain });
+        }
     }
 
     #[test]

@@ -4,13 +4,14 @@ use super::{
     DETAILS, DetailRow, EXITS, Error, ExitRow, Host, PROBES, ProbeRow, Row, SAMPLES, SUMMARY,
     SampleRow, SummaryRow, read,
 };
+use crate::strategies::Variant;
 use std::path::Path;
 
 /// Strategies and peers in the order in which they are shown; others follow by name.
 fn display_rank(name: &str) -> usize {
     let peers = ["qemu-tcg", "qemu-kvm", "native"];
-    let strategies = strategy::StrategyId::ALL.map(strategy::StrategyId::name);
-    let known = strategies.iter().chain(&peers).position(|&known| known == name);
+    let strategies = Variant::all().map(Variant::name);
+    let known = strategies.chain(peers).position(|known| known == name);
     known.unwrap_or(usize::MAX)
 }
 

@@ -74,7 +74,7 @@ pub fn main(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     let asked = arguments.options.strategy.as_deref();
     let mut plan = Plan::new(vm, &arguments.course, asked).map_err(Failure::setup)?;
     for strategy in plan.strategies() {
-        if let Support::Missing(why) = strategies::support(strategy) {
+        if let Support::Missing(why) = strategies::support(strategy.id) {
             let error = anyhow::anyhow!("{strategy} is not usable on this host: {why}");
             return Err(Failure::setup(error).into());
         }

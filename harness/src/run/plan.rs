@@ -2,6 +2,7 @@
 //! recorded, replayed or debugged. Read from the options here, for the guest's process to carry out.
 
 use crate::config::{self, Time, Vm};
+use crate::strategies::{Options, Variant};
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -64,7 +65,7 @@ impl Course {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Turn {
     /// To this one.
-    pub(super) to: StrategyId,
+    pub(super) to: Variant,
     /// When the guest has run for so long since the beginning.
     pub(super) at: Duration,
 }
@@ -90,29 +91,29 @@ impl Plan {
         asked: Option<&str>,
     ) -> anyhow::Result<Plan> {
         let course = Course {
-            turns: turns(options)?,
+            turns: turns(options, &vm.options)?,
             saves: saves(options)?,
             record: options.record.clone(),
             replay: options.replay.clone(),
         };
         if course.replay.is_some() {
-            let other = asked.filter(|_| vm.strategy != StrategyId::Interpretation);
+            let other = asked.filter(|_| vm.strategy.id != StrategyId::Interpretation);
             if let Some(other) = other {
                 bail!("--replay: a log is replayed under interpretation, not {other}");
             }
-            vm.strategy = StrategyId::Interpretation;
+            vm.strategy = StrategyId::Interpretation.into();
         }
         Ok(Plan { vm, course })
     }
 
     /// The strategies that it takes, in the order of their turns.
-    pub(super) fn strategies(&self) -> Vec<StrategyId> {
+    pub(super) fn strategies(&self) -> Vec<Variant> {
         let first = std::iter::once(self.vm.strategy);
         first.chain(self.course.turns.iter().map(|turn| turn.to)).collect()
     }
 }
 
-fn turns(options: &CourseOptions) -> anyhow::Result<Vec<Turn>> {
+fn turns(options: &CourseOptions, of_strategies: &Options) -> anyhow::Result<Vec<Turn>> {
     let (then, after) = (&options.then, &options.after);
     ensure!(
         then.len() == after.len(),
@@ -124,7 +125,8 @@ fn turns(options: &CourseOptions) -> anyhow::Result<Vec<Turn>> {
     let pairs = then.iter().zip(after);
     pairs
         .map(|(then, after)| {
-            let to = config::strategy(then).map_err(|message| anyhow::anyhow!("--then: {message}"));
+            let to = config::variant(then, of_strategies);
+            let to = to.map_err(|message| anyhow::anyhow!("--then: {message}"));
             at = at.saturating_add(time("--after", after)?);
             Ok(Turn { to: to?, at })
         })
@@ -165,10 +167,10 @@ mod tests {
     #[test]
     fn times_of_turns_add_up() {
         let given = options(&["hardware-assist", "interpretation"], &["2s", "500ms"], &[]);
-        let turns = turns(&given).unwrap();
+        let turns = turns(&given, &Options::default()).unwrap();
         let expected = [
-            Turn { to: StrategyId::HardwareAssist, at: Duration::from_millis(2000) },
-            Turn { to: StrategyId::Interpretation, at: Duration::from_millis(2500) },
+            Turn { to: StrategyId::HardwareAssist.into(), at: Duration::from_millis(2000) },
+            Turn { to: StrategyId::Interpretation.into(), at: Duration::from_millis(2500) },
         ];
         assert_eq!(turns, expected);
     }
@@ -183,7 +185,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_named() {
         let said = |given: &CourseOptions| {
-            let error = turns(given).err().or_else(|| saves(given).err());
+            let error = turns(given, &Options::default()).err().or_else(|| saves(given).err());
             error.map(|error| error.to_string()).unwrap_or_default()
         };
         for (given, words) in [

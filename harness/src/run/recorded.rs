@@ -53,7 +53,7 @@ impl Log {
         let Some(path) = &plan.course.record else { return Ok(Log::None) };
         let to = File::create(path).with_context(|| cannot("written", path))?;
         let to: Box<dyn Write + Send> = Box::new(BufWriter::new(to));
-        if plan.vm.strategy == StrategyId::Interpretation {
+        if plan.vm.strategy.id == StrategyId::Interpretation {
             machine.record_to(to)?;
             return Ok(Log::Written);
         }

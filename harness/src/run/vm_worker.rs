@@ -193,9 +193,10 @@ impl Guest {
     /// Gives up what the guest's process does not need any more, and runs the guest.
     fn confine_and_run(self, plan: &Plan, arguments: &WorkerArguments) -> anyhow::Result<Report> {
         let Guest { mut session, log, mut wire } = self;
+        let ids: Vec<_> = plan.strategies().iter().map(|variant| variant.id).collect();
         let policy = Policy {
             file_bytes: file_bound(plan, &session.machine)?,
-            ..strategies::joint_policy(&plan.strategies())
+            ..strategies::joint_policy(&ids)
         };
         let prepared = (!arguments.no_sandbox).then(|| strategies::confine(&policy)).transpose()?;
         // Between the two steps: it has the rights that are left, and later no thread can be made.

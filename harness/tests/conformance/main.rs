@@ -9,11 +9,12 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use machine::cpu::CpuModel;
 use ringside::guest::Job;
 use ringside::process::Stop;
+use ringside::strategies::Variant;
 use ringside::{expectations, strategies, worker};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
-use strategy::{StrategyId, Support};
+use strategy::Support;
 use workloads::Workload;
 
 /// The most iterations of a trial: it asks whether the result is right, not how fast.
@@ -24,25 +25,25 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let built = StrategyId::ALL.into_iter().filter(|&id| strategies::is_built(id));
+    let built = Variant::all().filter(|variant| strategies::is_built(variant.id));
     let trials = built.flat_map(trials).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn trials(id: StrategyId) -> Vec<Trial> {
-    let support = strategies::support(id);
+fn trials(variant: Variant) -> Vec<Trial> {
+    let support = strategies::support(variant.id);
     if let Support::Missing(why) = &support {
-        eprintln!("{id} does not work here, its trials are ignored: {why}");
+        eprintln!("{variant} does not work here, its trials are ignored: {why}");
     }
     let trial = |workload: Workload| {
-        let name = format!("{id}/{}", workload.name);
-        let trial = Trial::test(name, move || run(id, &workload).map_err(Failed::from));
+        let name = format!("{variant}/{}", workload.name);
+        let trial = Trial::test(name, move || run(variant, &workload).map_err(Failed::from));
         trial.with_ignored_flag(!support.is_usable())
     };
     workloads::all().into_iter().map(trial).collect()
 }
 
-fn run(id: StrategyId, workload: &Workload) -> Result<(), String> {
+fn run(variant: Variant, workload: &Workload) -> Result<(), String> {
     let iterations = workload.first_iterations.min(ITERATIONS);
     let image = workload.assemble(iterations).map_err(|error| error.to_string())?;
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
@@ -64,7 +65,7 @@ fn run(id: StrategyId, workload: &Workload) -> Result<(), String> {
         sandbox: true,
     };
     let program = Path::new(env!("CARGO_BIN_EXE_ringside"));
-    let report = worker::start_from(program, id, &job, &Stop::default());
+    let report = worker::start_from(program, variant, &job, &Stop::default());
     let report = report.map_err(|error| format!("{error:#}"))?;
-    expectations::check(id.name(), workload.name, &report, &report.verdict(image.checksum))
+    expectations::check(variant.name(), workload.name, &report, &report.verdict(image.checksum))
 }

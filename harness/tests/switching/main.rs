@@ -1,7 +1,8 @@
 //! A running guest changes its strategy every few thousand instructions and still gets its checksum.
 //!
 //! Each trial is a set of strategies and a workload, `interpretation+hardware-assist/fib`: pairs of
-//! strategies that work here and all of them together, over the workloads whose code can be virtualized
+//! strategies that work here and all of them together, and each named setting of a strategy with the
+//! reference and with the strategy's usual one, over the workloads whose code can be virtualized
 //! by all of them. When a stretch ends and which strategy comes next are random; the seed is printed when a
 //! trial fails, and `RINGSIDE_SWITCHING_SEED` starts at another one.
 //!
@@ -14,7 +15,7 @@ mod guest;
 
 use guest::Guest;
 use libtest_mimic::{Arguments, Failed, Trial};
-use ringside::strategies;
+use ringside::strategies::{self, Variant};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use strategy::{Limit, Stop, Strategy, StrategyId, Support};
@@ -52,12 +53,13 @@ fn main() -> ExitCode {
         Err(_) => FIRST_SEED,
     };
     let usable = usable();
-    let sets = sets(&usable);
+    let all: Vec<Variant> = usable.iter().map(|&id| id.into()).collect();
+    let sets = sets(&all);
     let mut trials = Vec::new();
     for workload in workloads::all().into_iter().filter(is_virtualizable) {
-        let sets = sets.iter().map(|set| (set, false)).chain([(&usable, true)]);
+        let sets = sets.iter().map(|set| (set, false)).chain([(&all, true)]);
         for (set, saves) in sets {
-            let names: Vec<&str> = set.iter().map(|id| id.name()).collect();
+            let names: Vec<&str> = set.iter().map(|variant| variant.name()).collect();
             let prefix = if saves { "saved:" } else { "" };
             let name = format!("{prefix}{}/{}", names.join("+"), workload.name);
             let (set, seed) = (set.clone(), seed.wrapping_add(trials.len() as u64));
@@ -88,16 +90,23 @@ fn usable() -> Vec<StrategyId> {
     StrategyId::ALL.into_iter().filter(|&id| strategies::is_built(id)).filter(works).collect()
 }
 
-/// All pairs, and all of them together.
-fn sets(all: &[StrategyId]) -> Vec<Vec<StrategyId>> {
+/// All pairs, all of them together, and pairs with named settings.
+fn sets(all: &[Variant]) -> Vec<Vec<Variant>> {
     let pairs = all.iter().enumerate().flat_map(|(index, &first)| {
         all[index + 1..].iter().map(move |&second| vec![first, second])
     });
-    pairs.chain([all.to_vec()]).collect()
+    let named = Variant::all().filter(|variant| !all.contains(variant));
+    let named = named.filter(|named| all.iter().any(|variant| variant.id == named.id));
+    let with_named = named.flat_map(|named| {
+        let others = [StrategyId::Interpretation, named.id].map(Variant::from);
+        others.map(|other| vec![other, named])
+    });
+    pairs.chain([all.to_vec()]).chain(with_named).collect()
 }
 
 /// One strategy in a trial.
 struct Turn {
+    variant: Variant,
     strategy: Box<dyn Strategy>,
     /// Its longest stretch, in instructions: more where it got nowhere.
     longest: u64,
@@ -106,19 +115,19 @@ struct Turn {
 }
 
 impl Turn {
-    fn new(id: StrategyId) -> Result<Turn, String> {
-        let strategy = strategies::make(id).map_err(|error| format!("{id}: {error}"))?;
-        let longest = match id {
+    fn new(variant: Variant) -> Result<Turn, String> {
+        let strategy = strategies::make(variant).map_err(|error| format!("{variant}: {error}"))?;
+        let longest = match variant.id {
             StrategyId::TrapAndEmulate => NATIVE_STRETCH,
             _ => STRETCH,
         };
-        Ok(Turn { strategy, longest, moved: 0 })
+        Ok(Turn { variant, strategy, longest, moved: 0 })
     }
 
     /// Begins anew: another machine is to be run.
     fn renew(&mut self) -> Result<(), String> {
-        let id = self.strategy.id();
-        self.strategy = strategies::make(id).map_err(|error| format!("{id}: {error}"))?;
+        let variant = self.variant;
+        self.strategy = strategies::make(variant).map_err(|error| format!("{variant}: {error}"))?;
         Ok(())
     }
 
@@ -132,17 +141,18 @@ impl Turn {
         } else {
             self.moved += 1;
         }
-        stop.map_err(|error| format!("{}: {error}", self.strategy.id()))
+        stop.map_err(|error| format!("{}: {error}", self.variant))
     }
 }
 
-fn trial(set: &[StrategyId], saves: bool, workload: &Workload, seed: u64) -> Result<(), String> {
+fn trial(set: &[Variant], saves: bool, workload: &Workload, seed: u64) -> Result<(), String> {
     let random = &mut Random(seed);
     let mut iterations = workload.first_iterations;
     let deadline = Instant::now() + TIMEOUT;
     while Instant::now() < deadline {
         let mut guest = Guest::boot(workload, iterations)?;
-        let mut turns = set.iter().map(|&id| Turn::new(id)).collect::<Result<Vec<_>, _>>()?;
+        let mut turns =
+            set.iter().map(|&variant| Turn::new(variant)).collect::<Result<Vec<_>, _>>()?;
         let stop = run(&mut guest, &mut turns, saves, random, deadline)?;
         guest.check(stop).map_err(|error| format!("{iterations} iterations: {error}"))?;
         if turns.iter().all(|turn| turn.moved >= ENOUGH) {

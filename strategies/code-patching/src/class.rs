@@ -3,6 +3,8 @@
 //! Sensitive instructions that do not trap go wrong there, privileged ones trap at the price of a
 //! signal (Popek & Goldberg 1974; Robin & Irvine 2000; Intel SDM volume 3, 5.9).
 
+use crate::loads;
+use crate::time_stamp;
 use crate::virtual_cpu::Word;
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
@@ -38,6 +40,12 @@ pub(crate) enum Work {
     StoreTable(Word, Word),
     /// Returns what the guest's CPU model says.
     Cpuid,
+    /// Loads a segment register, by its number, as it was loaded before.
+    Load(u8),
+    /// Reads the time-stamp counter.
+    Rdtsc,
+    /// Tells that what the stack segment was loaded with can be written.
+    Verw,
 }
 
 /// What has to be done about `instruction`.
@@ -76,7 +84,9 @@ fn work(instruction: &Instruction) -> Option<Work> {
         Code::Mov_r32_cr => Work::Store(Word::control(instruction.op1_register().number())?),
         Code::Sgdt_m1632 | Code::Sgdt_m1632_16 => Work::StoreTable(Word::GdtrLimit, Word::GdtrBase),
         Code::Sidt_m1632 | Code::Sidt_m1632_16 => Work::StoreTable(Word::IdtrLimit, Word::IdtrBase),
-        _ => return None,
+        Code::Rdtsc if time_stamp::can_be_added() => Work::Rdtsc,
+        Code::Verw_rm16 | Code::Verw_r32m16 if loads::has_source(instruction, 0) => Work::Verw,
+        _ => Work::Load(loads::register(instruction)?),
     })
 }
 
@@ -94,6 +104,7 @@ fn needs_monitor(instruction: &Instruction) -> bool {
             names_system_register(instruction)
                 || instruction.is_privileged()
                 || reads_code_segment(instruction)
+                || is_repeated_scan(instruction) && instruction.segment_prefix() != Register::None
         }
     }
 }
@@ -124,6 +135,12 @@ pub(crate) fn names_memory_by(instruction: &Instruction, segment: Register) -> b
     instruction.segment_prefix() == segment
         && instruction.mnemonic() != Mnemonic::Nop
         && (0..instruction.op_count()).any(is_memory)
+}
+
+/// Whether the instruction is BSF or BSR with a repeat prefix: what newer CPUs take for TZCNT and LZCNT,
+/// which do something else with 0.
+pub(crate) fn is_repeated_scan(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Bsf | Mnemonic::Bsr) && instruction.has_rep_prefix()
 }
 
 /// Whether the instruction accesses memory at GS's base and above, as far as can be seen.
@@ -190,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_stubs_can_do_is_known() {
-        let known: [(&[u8], Work); 10] = [
+        let known: [(&[u8], Work); 13] = [
             (&[0xfa], Work::Cli),
             (&[0xfb], Work::Sti),
             (&[0x9c], Work::Pushf),
@@ -201,6 +218,9 @@ mod tests {
             (&[0x0f, 0x20, 0xd0], Work::Store(Word::Cr2)),
             (&[0x0f, 0x01, 0x00], Work::StoreTable(Word::GdtrLimit, Word::GdtrBase)),
             (&[0x0f, 0xa2], Work::Cpuid),
+            (&[0x8e, 0xd8], Work::Load(3)),
+            (&[0x0f, 0xa1], Work::Load(4)),
+            (&[0x0f, 0x00, 0xe8], Work::Verw),
         ];
         for (bytes, work) in known {
             assert_eq!(treatment(&decode(bytes)), Treatment::Stub(work), "{bytes:02x?}");
@@ -209,19 +229,20 @@ mod tests {
 
     #[test]
     fn what_needs_the_monitor_is_not_left_alone() {
-        let all: [&[u8]; 18] = [
+        let all: [&[u8]; 19] = [
             &[0x66, 0x9c],             // pushf, 16 bits
             &[0xec],                   // in al, dx
             &[0xf3, 0x6f],             // rep outsd
             &[0xf4],                   // hlt
             &[0x0f, 0x22, 0xd8],       // mov cr3, eax
-            &[0x8e, 0xd8],             // mov ds, eax
-            &[0x1f],                   // pop ds
+            &[0x8e, 0xd0],             // mov ss, eax
+            &[0x66, 0x1f],             // pop ds, 16 bits
+            &[0x17],                   // pop ss
             &[0xcf],                   // iret
             &[0xcb],                   // retf
             &[0xcd, 0x80],             // int 0x80
             &[0x0f, 0x02, 0xc1],       // lar
-            &[0x0f, 0x31],             // rdtsc
+            &[0x0f, 0x30],             // wrmsr
             &[0xff, 0x28],             // jmp far [eax]
             &[0x9a, 0, 0, 0, 0, 8, 0], // call far
             &[0x0f, 0x23, 0xf8],       // mov dr7, eax

@@ -26,20 +26,23 @@ pub(crate) struct PatchedCode {
     level: Level,
     cpl: u8,
     segment: Option<CodeSegment>,
+    /// Whether the last stay ended by a crossing.
+    crossed: bool,
     /// Whether FS stands in for part of GS in guest ring 3.
     splits_gs: bool,
 }
 
 impl PatchedCode {
-    pub(crate) fn new(options: Options) -> Result<PatchedCode, host::Error> {
+    pub(crate) fn new(options: Options, watched: bool) -> Result<PatchedCode, host::Error> {
         // Owners are told apart by numbers; other engines' begin at 1 and count.
         static NEXT: AtomicU64 = AtomicU64::new(1 << 40);
         Ok(PatchedCode {
-            patches: Patches::new(options)?,
+            patches: Patches::new(options, watched)?,
             owner: NEXT.fetch_add(1, Ordering::Relaxed),
             level: Level::Trap,
             cpl: 0,
             segment: None,
+            crossed: false,
             splits_gs: false,
         })
     }
@@ -141,10 +144,15 @@ impl Code for PatchedCode {
         if self.patches.virtual_page.is_some() {
             self.patches.write_cpu(m);
         }
+        self.patches.note_moment(false);
         Ok(self.patches.native(shadow, linear, m.cpu.eip))
     }
 
     fn leave(&mut self, m: &mut Machine, crossing: Option<u32>) {
+        self.crossed = crossing.is_some();
+        if self.crossed {
+            self.patches.records.count_crossing();
+        }
         if self.patches.virtual_page.is_none() {
             return;
         }
@@ -189,6 +197,7 @@ impl Code for PatchedCode {
 
     fn trapped(&mut self, m: &mut Machine, shadow: &mut Shadow) -> Result<Touch, host::Error> {
         let (linear, eip) = (m.cpu.instruction_address().0, m.cpu.eip);
+        self.patches.records.count_trap();
         if !self.prescans() {
             return self.trapped_unscanned(m, shadow, linear, eip);
         }
@@ -212,9 +221,18 @@ impl Code for PatchedCode {
         &mut self,
         m: &mut Machine,
         shadow: &mut Shadow,
-        _address: LinearAddress,
+        address: LinearAddress,
     ) -> Result<(), host::Error> {
+        let page = shadow.code_at(address.0 & !0xfff).map(|code| code.offset);
+        let crossed = std::mem::take(&mut self.crossed);
+        self.patches.records.executed(address.0, page, crossed);
         if m.memory.code_was_written() { self.patches.take_writes(m, shadow) } else { Ok(()) }
+    }
+
+    fn segments_shown(&mut self, m: &mut Machine, selectors: &[u16; 6], generation: u64) {
+        if self.level == Level::Virtual {
+            self.patches.learn_loads(m, selectors, generation);
+        }
     }
 
     fn splits_gs(&self) -> bool {
@@ -286,6 +304,7 @@ impl PatchedCode {
         eip: u32,
     ) -> Result<Touch, host::Error> {
         let due = self.patches.count_trap(eip);
+        self.patches.records.trapped_unexamined(m, linear);
         let shown = self.patches.shown(shadow, linear);
         if let Some(slot) = shown
             && let Some(view) = self.patches.view(slot)

@@ -12,6 +12,12 @@
 //!   where it is shorter than the jump (`plan`). Stubs work on a *virtual CPU* (`virtual_cpu`), a page
 //!   that only guest ring 0 reaches, or leave for the monitor by a far jump
 //!   ([`host::crossing`]), at a fraction of a signal's price. Where there is no room, one byte traps.
+//! - Loads of segment registers, which a kernel makes at each entry and exit, are repeated by stubs as
+//!   long as the guest's descriptor is what it was (`loads`); RDTSC adds the guest's offset
+//!   (`time_stamp`).
+//! - Segment limits keep guest ring 3 out of the kernel's pages, and would keep it from thread-local
+//!   storage at negative offsets of GS. So GS shows what is below its base, and FS, which the guest does
+//!   not use, what is above: instructions that are seen to mean that have FS's prefix in the copy.
 //! - The copies are execute-only memory, where the CPU has protection keys: a guest that reads its
 //!   code faults, and the emulator reads the guest's own bytes for it. Elsewhere the copies are shown
 //!   where the guest uses nothing, and its code segment gets a base that leads there: fetches see the
@@ -45,48 +51,44 @@
 //! enough, and only that is patched (US patent 7,210,144); what does not trap goes wrong, as under
 //! trap-and-emulate.
 //!
-//! What is left: a guest's ring 0 can see and write the virtual CPU's page, if it looks for memory where
+//! Of each site it is known what it became, why it has no stub if it has none, and how often it ran
+//! ([`CodePatching::sites`], `records`): the monitor counts crossings and traps, and stubs count where the
+//! run is to be looked at ([`CodePatching::watched`]). [`survey`] says the same of code that nobody runs.
+//!
+//! What is left: where a guest comes to use the linear addresses that copies, stubs and the virtual CPU
+//! have taken, that is looked for at each change to its ring 3, and everything moves elsewhere; until then
+//! it may see them. A guest's ring 0 can see and write the virtual CPU's page, if it looks for memory where
 //! it has mapped none, and a jump into the middle of an examined instruction is not noticed. Guests whose
 //! segments are not flat, and 16-bit code, get trap bytes and no stubs.
 
 mod area;
 mod class;
 mod code;
+mod count;
 mod emit;
+mod history;
+mod loads;
+mod options;
 mod patches;
 mod place;
 mod plan;
+mod records;
 mod sites;
 mod stub;
+mod survey;
+mod time_stamp;
 mod view;
 mod virtual_cpu;
 
-pub use sites::Statistics;
+pub use options::{Mode, Options};
+pub use sites::{Became, Jump, Moment, Need, Obstacle, Runs, Site, Statistics, Way};
+
+pub use survey::survey;
 
 use code::PatchedCode;
 use direct_execution::Engine;
 use machine::Machine;
 use strategy::{Error, ExitCounts, Limit, Stop, Strategy, StrategyId, Support};
-
-/// When an instruction is patched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Mode {
-    /// Before it is executed for the first time: no code runs that has not been examined.
-    #[default]
-    Prescan,
-    /// When it has trapped `threshold` times (US patent 7,210,144). What does not trap goes wrong.
-    OnTrap {
-        /// Traps before the patch.
-        threshold: u64,
-    },
-}
-
-/// How code is patched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Options {
-    /// When.
-    pub mode: Mode,
-}
 
 /// Whether this host can run guests so.
 #[must_use]
@@ -106,7 +108,20 @@ impl CodePatching {
     /// # Errors
     /// When the host has no memory for it.
     pub fn new(options: Options) -> Result<CodePatching, Error> {
-        let code = PatchedCode::new(options).map_err(|error| match error {
+        CodePatching::with(options, false)
+    }
+
+    /// The same, to be looked at: stubs count how often they run, which makes them slower, and what
+    /// was counted is noted at moments of the run.
+    ///
+    /// # Errors
+    /// As [`CodePatching::new`].
+    pub fn watched(options: Options) -> Result<CodePatching, Error> {
+        CodePatching::with(options, true)
+    }
+
+    fn with(options: Options, watched: bool) -> Result<CodePatching, Error> {
+        let code = PatchedCode::new(options, watched).map_err(|error| match error {
             host::Error::Host { what, source } => Error::Host { what, source },
             other => {
                 Error::Unsupported { strategy: StrategyId::CodePatching, reason: other.to_string() }
@@ -120,6 +135,18 @@ impl CodePatching {
     pub fn statistics(&self) -> Statistics {
         self.engine.code().patches.statistics
     }
+
+    /// All sites that were found, by address, with how often each ran.
+    #[must_use]
+    pub fn sites(&self) -> Vec<Site> {
+        self.engine.code().patches.records.sites()
+    }
+
+    /// What was counted as the guest ran, if it was watched.
+    #[must_use]
+    pub fn moments(&self) -> &[Moment] {
+        self.engine.code().patches.records.moments()
+    }
 }
 
 impl Strategy for CodePatching {
@@ -128,7 +155,9 @@ impl Strategy for CodePatching {
     }
 
     fn run(&mut self, machine: &mut Machine, limit: &Limit) -> Result<Stop, Error> {
-        self.engine.run(machine, limit)
+        let stop = self.engine.run(machine, limit);
+        self.engine.code_mut().patches.note_moment(true);
+        stop
     }
 
     fn exits(&self) -> &ExitCounts {

@@ -3,8 +3,12 @@
 
 use crate::area::{self, Area, Request, TRAP};
 use crate::class::Treatment;
+use crate::count;
+use crate::loads::{self, Loads};
 use crate::place;
 use crate::plan::{self, JUMP, Plan};
+use crate::records::{self, Records};
+use crate::sites::{Became, Jump, Obstacle, Way};
 use crate::stub::{self, Level, Part, Setting, Step};
 use crate::view::{Key, PAGE, View, Window};
 use crate::virtual_cpu::{self, VirtualCpu, Word};
@@ -26,7 +30,7 @@ const SLOTS: usize = 16384;
 const AREAS: usize = 8;
 /// Where in the code file the virtual CPU's page is, and where the areas begin.
 const VIRTUAL_CPU: usize = SLOTS * PAGE;
-const FIRST_AREA: usize = VIRTUAL_CPU + PAGE;
+const FIRST_AREA: usize = VIRTUAL_CPU + PAGE + count::BYTES;
 const FILE: usize = FIRST_AREA + AREAS * area::FILE_BYTES;
 
 /// A stub in use.
@@ -55,15 +59,17 @@ pub(crate) struct Patches {
     moves_code: bool,
     units: BTreeSet<u32>,
     model: CpuModel,
+    loads: Loads,
     /// Whose code it is.
     memory: Weak<File>,
     /// Traps by EIP, where they are counted.
     traps: FxHashMap<u32, u64>,
     pub(crate) statistics: crate::sites::Statistics,
+    pub(crate) records: Records,
 }
 
 impl Patches {
-    pub(crate) fn new(options: Options) -> Result<Patches, host::Error> {
+    pub(crate) fn new(options: Options, watched: bool) -> Result<Patches, host::Error> {
         Ok(Patches {
             options,
             pages: SharedPages::new(FILE)?,
@@ -79,9 +85,11 @@ impl Patches {
             moves_code: options.mode == Mode::Prescan && !host::has_execute_only_memory(),
             units: BTreeSet::new(),
             model: CpuModel::default(),
+            loads: Loads::default(),
             memory: Weak::new(),
             traps: FxHashMap::default(),
             statistics: crate::sites::Statistics::default(),
+            records: Records::new(watched),
         })
     }
 
@@ -107,7 +115,8 @@ impl Patches {
     }
 
     fn take_virtual_page(&self, shadow: &mut Shadow, page: u32) -> Result<(), host::Error> {
-        let range = u64::from(page)..u64::from(page) + PAGE as u64;
+        let counters = if self.records.is_watched() { count::BYTES } else { 0 };
+        let range = u64::from(page)..u64::from(page) + (PAGE + counters) as u64;
         shadow.take(range, (self.pages.file(), VIRTUAL_CPU), Protection::WriteData, true)
     }
 
@@ -136,7 +145,9 @@ impl Patches {
         self.unverified.clear();
         self.areas.clear();
         self.stubs.clear();
+        self.traps.clear();
         self.virtual_page = None;
+        self.loads.clear();
         self.units.clear();
         Ok(())
     }
@@ -245,7 +256,7 @@ impl Patches {
         self.unverified[slot] = false;
         let fill = match self.options.mode {
             Mode::Prescan => vec![TRAP; PAGE],
-            Mode::OnTrap { .. } => bytes[..PAGE].to_vec(),
+            Mode::OnTrap => bytes[..PAGE].to_vec(),
         };
         self.pages.write(slot * PAGE, &fill);
         self.views[slot] = Some(View::new(key, bytes));
@@ -329,11 +340,13 @@ impl Patches {
         for &given_up in &found.given_up {
             self.dissolve_at(slot, given_up);
             self.write_plain(slot, given_up);
+            self.found(slot, given_up, Became::TrapByte(Obstacle::NotWanted));
         }
         let mut sites = Vec::new();
         for &new in &found.new {
             if self.is_site(slot, new) {
                 sites.push(new);
+                self.found(slot, new, Became::Left);
             }
             self.write_plain(slot, new);
         }
@@ -345,13 +358,17 @@ impl Patches {
         Ok(())
     }
 
+    /// Notes a site.
+    fn found(&mut self, slot: usize, offset: u16, became: Became) {
+        if let Some(view) = &self.views[slot] {
+            self.records.found(view, offset);
+            self.records.became(view, offset, became);
+        }
+    }
+
     /// Whether an instruction cannot stay as it is.
     fn is_site(&self, slot: usize, offset: u16) -> bool {
-        self.view(slot).is_some_and(|view| {
-            let known = view.instructions.get(&offset);
-            known.is_some_and(|known| known.treatment != Treatment::Native)
-                || view.leaves_page(offset)
-        })
+        self.view(slot).is_some_and(|view| view.is_site(offset))
     }
 
     /// Writes an instruction that is in no stub to the executable copy: its own bytes, or one that traps.
@@ -394,14 +411,23 @@ impl Patches {
         }
         let known = view.instructions.get(&site);
         let traps = known.is_none_or(|known| known.treatment == Treatment::Trap);
-        let planned =
-            if traps || view.key.level == Level::Trap { None } else { plan::plan(view, site) };
-        let Some(plan) = planned else {
-            self.statistics.without_room += u64::from(!traps);
-            return Ok(());
+        let planned = match traps || view.key.level == Level::Trap {
+            true => Err(records::unwanted(traps)),
+            false => plan::plan(view, site),
         };
-        if self.build(m, shadow, slot, &plan)? {
-            self.statistics.stubs += 1;
+        let obstacle = match planned {
+            Ok(plan) if self.build(m, shadow, slot, &plan)? => {
+                self.statistics.stubs += 1;
+                return Ok(());
+            }
+            Ok(_) => Obstacle::Addresses,
+            Err(obstacle) => {
+                self.statistics.without_room += u64::from(!traps);
+                obstacle
+            }
+        };
+        if let Some(view) = &self.views[slot] {
+            self.records.became(view, site, Became::TrapByte(obstacle));
         }
         Ok(())
     }
@@ -415,22 +441,22 @@ impl Patches {
         plan: &Plan,
     ) -> Result<bool, host::Error> {
         let Some(page) = self.virtual_page(m, shadow)? else { return Ok(false) };
+        let counters = self.counters(slot, plan, page);
         let Some(view) = self.view(slot) else { return Ok(false) };
         let (level, shift) = (view.key.level, self.shift);
         let setting = Setting { level, page, shift, model: self.model };
         let first = plan.starts[0];
         let eip = view.eip(first);
-        let length = stub::assemble(&parts(view, plan), 0, &setting).code.len() as u32;
+        let length = stub::assemble(&parts(view, plan, &counters), 0, &setting).code.len() as u32;
         let trapping = plan.boundaries().fold(0, |bits, within| bits | 1 << (within - 1));
         let reaches = plan.starts.iter().any(|&start| view.leaves_page(start));
         let linear = view.key.linear;
         let request = Request { length, jump: eip, trapping };
         let Some(base) = self.take_place(m, shadow, &request)? else { return Ok(false) };
         let Some(view) = self.views[slot].as_mut() else { return Ok(false) };
-        let made = stub::assemble(&parts(view, plan), base, &setting);
-        for start in &plan.replaces {
-            view.windows.remove(start);
-        }
+        let made = stub::assemble(&parts(view, plan, &counters), base, &setting);
+        let replaced = plan.replaces.iter().filter_map(|start| view.windows.remove(start));
+        let replaced: Vec<u32> = replaced.map(|window| window.stub).collect();
         let places: Vec<(u16, u32)> = plan
             .starts
             .iter()
@@ -448,7 +474,9 @@ impl Patches {
         if let Some(area) = self.areas.iter().find(|area| area.contains(base)) {
             self.pages.write(area.file_offset(base), &made.code);
         }
+        replaced.into_iter().for_each(|stub| self.remove_stub(stub));
         self.stubs.insert(base, Record { length, steps: made.steps });
+        self.record_stub(slot, plan, length);
         if reaches {
             let behind = LinearAddress(linear.wrapping_add(PAGE as u32));
             if let Some(physical) = place::ram(m, behind) {
@@ -463,6 +491,44 @@ impl Patches {
         Ok(true)
     }
 
+    /// Where the sites of a run are counted, instruction by instruction.
+    fn counters(&mut self, slot: usize, plan: &Plan, page: u32) -> Vec<Option<u32>> {
+        let Some(view) = self.views[slot].as_ref() else { return Vec::new() };
+        let mut counter = |start: &u16| {
+            let treatment = view.instructions.get(start)?.treatment;
+            // Whatever else a stub does with a site, the monitor hears of it.
+            let counts =
+                view.key.level == Level::Virtual && matches!(treatment, Treatment::Stub(_));
+            let site = counts.then(|| self.records.counter(view, *start)).flatten()?;
+            Some(page.wrapping_add(count::offset(site)))
+        };
+        plan.starts.iter().map(&mut counter).collect()
+    }
+
+    /// Notes the stub that the sites of a run have got.
+    fn record_stub(&mut self, slot: usize, plan: &Plan, stub_bytes: u32) {
+        let Some(view) = self.views[slot].as_ref() else { return };
+        for &start in plan.starts.iter().filter(|&&start| view.is_site(start)) {
+            self.records.became(view, start, Became::Stub(jump(view, plan, start, stub_bytes)));
+        }
+    }
+
+    /// Notes what was counted so far, if it is time for that, or the run is over.
+    pub(crate) fn note_moment(&mut self, is_last: bool) {
+        let Some(at) = self.records.due(is_last) else { return };
+        if self.records.are_counters_full(at, is_last) {
+            let mut counts = vec![0; 4 * self.records.counters()];
+            self.pages.read(VIRTUAL_CPU + PAGE, &mut counts);
+            let counts_of_four = counts.chunks_exact(4);
+            let number =
+                |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | u32::from(byte));
+            self.records.collect(counts_of_four.map(number));
+            counts.fill(0);
+            self.pages.write(VIRTUAL_CPU + PAGE, &counts);
+        }
+        self.records.note(at, self.statistics.stubs);
+    }
+
     /// Takes back the window that covers a place: its instructions stand for themselves again.
     fn dissolve_at(&mut self, slot: usize, offset: u16) -> Option<Window> {
         let view = self.views[slot].as_mut()?;
@@ -473,8 +539,19 @@ impl Patches {
         self.pages.write(slot * PAGE + usize::from(start), &vec![TRAP; length]);
         for &(part, _) in &window.parts {
             self.write_plain(slot, part);
+            if let Some(view) = &self.views[slot] {
+                self.records.became(view, part, self.unpatched());
+            }
         }
         Some(window)
+    }
+
+    /// What a site is whose run was dissolved.
+    fn unpatched(&self) -> Became {
+        match self.options.mode {
+            Mode::Prescan => Became::TrapByte(Obstacle::Target),
+            Mode::OnTrap => Became::Left,
+        }
     }
 
     fn remove_stub(&mut self, stub: u32) {
@@ -524,6 +601,10 @@ impl Patches {
         }
         for window in view.windows.values() {
             self.remove_stub(window.stub);
+        }
+        if self.options.mode == Mode::OnTrap {
+            // What is there next has not trapped yet.
+            self.traps.retain(|&eip, _| view.offset_of(eip).is_none());
         }
         self.free.push(slot);
         Ok(())
@@ -581,7 +662,7 @@ impl Patches {
     pub(crate) fn count_trap(&mut self, eip: u32) -> bool {
         let count = self.traps.entry(eip).or_default();
         *count += 1;
-        matches!(self.options.mode, Mode::OnTrap { threshold } if *count == threshold)
+        self.options.mode == Mode::OnTrap && *count == self.options.threshold.get()
     }
 
     /// A place for a stub, in an area that is made if need be.
@@ -622,6 +703,7 @@ impl Patches {
             && let Some(page) = self.find_virtual_page(m, shadow)
         {
             self.take_virtual_page(shadow, page)?;
+            self.loads.is_new = true;
             self.virtual_page = Some(page);
         }
         Ok(self.virtual_page)
@@ -662,6 +744,17 @@ impl Patches {
         self.pages.write(VIRTUAL_CPU, VirtualCpu::of(m).bytes());
     }
 
+    /// Lets stubs repeat the loads that the segment registers' contents came from.
+    pub(crate) fn learn_loads(&mut self, m: &mut Machine, host: &[u16; 6], generation: u64) {
+        self.loads.learn(m, host, generation);
+        if self.loads.is_new
+            && let Some(page) = self.virtual_page
+        {
+            self.loads.is_new = false;
+            self.pages.write(VIRTUAL_CPU + loads::OFFSET, &self.loads.bytes(page));
+        }
+    }
+
     /// What stubs have made of it.
     pub(crate) fn read_cpu(&self) -> VirtualCpu {
         let mut bytes = [0; virtual_cpu::BYTES];
@@ -689,18 +782,40 @@ impl Patches {
     }
 }
 
-/// The parts of the stub for a plan.
-fn parts<'a>(view: &'a View, plan: &Plan) -> Vec<Part<'a>> {
-    let part = |&start: &u16| {
+/// What the site at `start` became as part of a run.
+pub(crate) fn jump(view: &View, plan: &Plan, start: u16, stub_bytes: u32) -> Jump {
+    let treatment = view.instructions.get(&start).map(|known| known.treatment);
+    let way = match treatment {
+        Some(Treatment::Native) => Way::Copy,
+        Some(Treatment::Stub(_)) if view.key.level == Level::Virtual => Way::Virtual,
+        _ => Way::Crossing,
+    };
+    let last = plan.starts[plan.starts.len() - 1];
+    let length = view.instructions.get(&last).map_or(0, |known| known.instruction.len() as u16);
+    Jump {
+        address: view.key.linear.wrapping_add(plan.starts[0].into()),
+        covers: (plan.end - plan.starts[0]) as u8,
+        moved: (plan.starts.len() - 1) as u8,
+        padding: plan.end.saturating_sub(last + length) as u8,
+        stub_bytes,
+        way,
+    }
+}
+
+/// The parts of the stub for a plan, each with where it is counted.
+pub(crate) fn parts<'a>(view: &'a View, plan: &Plan, counters: &[Option<u32>]) -> Vec<Part<'a>> {
+    let part = |(&start, &counter): (&u16, &Option<u32>)| {
         let known = view.instructions.get(&start)?;
         Some(Part {
             instruction: known.instruction,
             bytes: view.bytes_of(start),
             treatment: known.treatment,
             flow: known.flow,
+            counter,
         })
     };
-    plan.starts.iter().filter_map(part).collect()
+    let tail = plan.tail.iter().map(|start| (start, &None));
+    plan.starts.iter().zip(counters).chain(tail).filter_map(part).collect()
 }
 
 /// Restores what a step says is not in the registers.

@@ -5,14 +5,20 @@
 //! the first, and only the last may send it elsewhere. That no unknown branch comes there is not taken
 //! for granted: the bytes of the jump that stand where moved instructions began are chosen so that
 //! they trap (see `area`).
+//!
+//! Behind the run there may be sites without room of their own, because something branches to them.
+//! The stub goes on with copies of those: whoever comes through it does not meet their trap bytes.
 
 use crate::class::{Flow, Treatment, Work};
+use crate::sites::Obstacle;
 use crate::view::{PAGE, View};
 
 /// Bytes of `jmp rel32`.
 pub(crate) const JUMP: u16 = 5;
 /// The most instructions that one stub takes in.
 const MOST: usize = 12;
+/// The most that one has in its tail.
+const MOST_TAIL: usize = 3;
 /// NOP and INT3, with which compilers fill up behind what does not go on.
 const PADDING: [u8; 2] = [0x90, 0xcc];
 
@@ -21,7 +27,9 @@ const PADDING: [u8; 2] = [0x90, 0xcc];
 pub(crate) struct Plan {
     /// Where each begins.
     pub(crate) starts: Vec<u16>,
-    /// Behind the last, padding included.
+    /// Instructions behind them that stay, and are in the stub as well.
+    pub(crate) tail: Vec<u16>,
+    /// Behind the last that moves, padding included.
     pub(crate) end: u16,
     /// Windows that it replaces, by their starts.
     pub(crate) replaces: Vec<u16>,
@@ -35,23 +43,64 @@ impl Plan {
     }
 }
 
-/// The run for the sensitive instruction at `site`, if there is one.
-pub(crate) fn plan(view: &View, site: u16) -> Option<Plan> {
-    let mut first = site;
-    for _ in 0..JUMP {
-        if let Some(plan) = run(view, first, site) {
-            return Some(plan);
+/// The run for the sensitive instruction at `site`, or what is in its way where it begins there.
+pub(crate) fn plan(view: &View, site: u16) -> Result<Plan, Obstacle> {
+    let mut plan = room(view, site)?;
+    plan.tail = tail(view, &plan);
+    Ok(plan)
+}
+
+/// The instructions with which the stub goes on.
+fn tail(view: &View, plan: &Plan) -> Vec<u16> {
+    let mut tail = Vec::new();
+    let mut last = plan.starts[plan.starts.len() - 1];
+    while let Some(known) = view.instructions.get(&last).filter(|known| known.flow == Flow::Next)
+        && tail.len() < MOST_TAIL
+    {
+        let next = last + known.instruction.len() as u16;
+        let is_shielded = known.treatment == Treatment::Stub(Work::Sti);
+        let wanted = is_shielded || view.is_site(next) && room(view, next).is_err();
+        if !can_be_copied(view, next) || !wanted {
+            break;
         }
-        first = view.before(first)?;
+        tail.push(next);
+        last = next;
     }
-    None
+    tail
+}
+
+/// Whether an instruction that stays can be in a stub, too.
+fn can_be_copied(view: &View, at: u16) -> bool {
+    usize::from(at) < PAGE
+        && view.is_examined(at)
+        && view.window_at(at).is_none()
+        && !view.leaves_page(at)
+        && can_move(view, at)
+        && view.instructions.get(&at).is_some_and(|known| known.treatment != Treatment::Trap)
+}
+
+/// The run without what follows it.
+fn room(view: &View, site: u16) -> Result<Plan, Obstacle> {
+    let mut first = site;
+    let mut in_the_way = None;
+    for _ in 0..JUMP {
+        match run(view, first, site) {
+            Ok(plan) => return Ok(plan),
+            Err(obstacle) => in_the_way = in_the_way.or(Some(obstacle)),
+        }
+        match view.before(first) {
+            Some(before) => first = before,
+            None => break,
+        }
+    }
+    Err(in_the_way.unwrap_or(Obstacle::Unknown))
 }
 
 /// The run from `first` over `site` up to where there are five bytes. Windows that it meets become
 /// part of it.
-fn run(view: &View, first: u16, site: u16) -> Option<Plan> {
+fn run(view: &View, first: u16, site: u16) -> Result<Plan, Obstacle> {
     let first = view.window_at(first).map_or(first, |(start, _)| start);
-    let mut plan = Plan { starts: Vec::new(), end: first, replaces: Vec::new() };
+    let mut plan = Plan { starts: Vec::new(), tail: Vec::new(), end: first, replaces: Vec::new() };
     let mut least = site.max(first + JUMP - 1);
     let mut at = first;
     while at <= least {
@@ -61,37 +110,41 @@ fn run(view: &View, first: u16, site: u16) -> Option<Plan> {
                 plan.replaces.push(start);
             }
         }
-        let known = view.instructions.get(&at).filter(|_| view.is_examined(at))?;
-        let moved_into = at != first && view.is_target(at);
-        if moved_into || plan.starts.len() == MOST || !can_move(view, at) {
-            return None;
+        let known = view.instructions.get(&at).filter(|_| view.is_examined(at));
+        let known = known.ok_or(Obstacle::Unknown)?;
+        if at != first && view.is_target(at) {
+            return Err(Obstacle::Target);
+        }
+        if plan.starts.len() == MOST || !can_move(view, at) {
+            return Err(Obstacle::Immovable);
         }
         plan.starts.push(at);
         let next = usize::from(at) + known.instruction.len();
         let within = at + 1..next.min(PAGE) as u16;
         if within.into_iter().any(|at| view.is_examined(at)) {
             // Control may come to what begins there.
-            return None;
+            return Err(Obstacle::Target);
         }
         // What goes on into the page behind is the run's last.
         let is_last = known.flow != Flow::Next || next >= PAGE;
         let next = next.min(PAGE) as u16;
         plan.end = next;
-        if known.treatment == Treatment::Stub(Work::Sti) {
+        if known.treatment == Treatment::Stub(Work::Sti) && !can_be_copied(view, next) {
             // The one instruction before an interrupt is in the stub too, which knows of that.
             least = least.max(next);
         }
         if is_last {
             let end = least + 1;
             if next < end {
-                is_padding(view, next, end).then_some(())?;
+                let obstacle = if next >= PAGE as u16 { Obstacle::Page } else { Obstacle::End };
+                is_padding(view, next, end).then_some(()).ok_or(obstacle)?;
                 plan.end = end;
             }
             break;
         }
         at = next;
     }
-    (plan.end >= first + JUMP && plan.end > site).then_some(plan)
+    if plan.end >= first + JUMP && plan.end > site { Ok(plan) } else { Err(Obstacle::End) }
 }
 
 /// Whether an instruction can be encoded in another place.
@@ -125,7 +178,7 @@ mod tests {
     fn planned(code: &[u8], entry: u16, site: u16) -> Option<Plan> {
         let mut view = view(code);
         view.examine(entry);
-        plan(&view, site)
+        plan(&view, site).ok()
     }
 
     #[test]
@@ -156,6 +209,18 @@ mod tests {
         // mov ecx, ebx; mov eax, ebx; sti; hlt; nop
         let plan = planned(&[0x89, 0xd9, 0x89, 0xd8, 0xfb, 0xf4, 0x90, 0xc3], 0, 4).unwrap();
         assert_eq!(plan.starts, [2, 4, 5, 6], "STI, HLT, and what the jump needs");
+    }
+
+    #[test]
+    fn sites_behind_that_are_branched_to_are_copied() {
+        // jz to the IRET; smsw [0x1000]; iret
+        let code = [0x74, 0x07, 0x0f, 0x01, 0x25, 0, 0x10, 0, 0, 0xcf];
+        let plan = planned(&code, 0, 2).unwrap();
+        assert_eq!((plan.starts, plan.tail, plan.end), (vec![2], vec![9], 9));
+        // jz to the INC; mov eax, 1; sti; inc eax; ret
+        let code = [0x74, 0x06, 0xb8, 1, 0, 0, 0, 0xfb, 0x40, 0xc3];
+        let plan = planned(&code, 0, 7).unwrap();
+        assert_eq!((plan.starts, plan.tail, plan.end), (vec![2, 7], vec![8], 8));
     }
 
     #[test]

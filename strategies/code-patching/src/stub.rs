@@ -7,6 +7,7 @@
 //! virtual CPU meanwhile. So the guest is always seen between two of its own instructions.
 
 use crate::class::{Flow, Treatment, Work};
+use crate::count;
 use crate::emit::{self, EAX, EBX, ECX, EDX, Emitter, Register, short};
 use crate::virtual_cpu::Word;
 use host::crossing;
@@ -32,6 +33,8 @@ pub(crate) struct Part<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) treatment: Treatment,
     pub(crate) flow: Flow,
+    /// Where it is counted that the stub does its work, if it is.
+    pub(crate) counter: Option<u32>,
 }
 
 /// What the guest's state is from some place of a stub on.
@@ -92,11 +95,11 @@ pub(crate) fn assemble(parts: &[Part<'_>], base: u32, setting: &Setting) -> Stub
 }
 
 impl Part<'_> {
-    fn eip(&self) -> u32 {
+    pub(crate) fn eip(&self) -> u32 {
         self.instruction.ip32()
     }
 
-    fn next(&self) -> u32 {
+    pub(crate) fn next(&self) -> u32 {
         self.instruction.next_ip32()
     }
 
@@ -106,15 +109,16 @@ impl Part<'_> {
     }
 }
 
-struct Assembly {
-    e: Emitter,
-    setting: Setting,
+pub(crate) struct Assembly {
+    pub(crate) e: Emitter,
+    pub(crate) setting: Setting,
     parts: Vec<(u32, u32)>,
     steps: Vec<Step>,
     state: Step,
 }
 
-const fn bit(register: Register) -> u8 {
+/// A register's bit in a set of them.
+pub(crate) const fn bit(register: Register) -> u8 {
     1 << register
 }
 
@@ -124,7 +128,7 @@ impl Assembly {
     }
 
     /// From here on the guest's state is what `change` makes of the last step's.
-    fn step(&mut self, change: impl FnOnce(&mut Step)) {
+    pub(crate) fn step(&mut self, change: impl FnOnce(&mut Step)) {
         change(&mut self.state);
         self.state.offset = self.e.length();
         match self.steps.last_mut().filter(|last| last.offset == self.state.offset) {
@@ -134,16 +138,16 @@ impl Assembly {
     }
 
     /// From here on the part is done, but for registers that lie in the virtual CPU.
-    fn done(&mut self, part: &Part<'_>) {
+    pub(crate) fn done(&mut self, part: &Part<'_>) {
         self.step(|step| *step = Step { eip: part.next(), saved: step.saved, ..Step::default() });
     }
 
-    fn save(&mut self, register: Register) {
+    pub(crate) fn save(&mut self, register: Register) {
         self.e.store(Word::Saved(register), register);
         self.step(|step| step.saved |= bit(register));
     }
 
-    fn restore(&mut self, register: Register) {
+    pub(crate) fn restore(&mut self, register: Register) {
         self.e.load(register, Word::Saved(register));
         self.step(|step| step.saved &= !bit(register));
     }
@@ -152,6 +156,9 @@ impl Assembly {
         let behind_sti = self.state.behind_sti;
         self.parts.push((part.eip(), self.e.length()));
         self.step(|step| *step = Step { eip: part.eip(), behind_sti, ..Step::default() });
+        if let Some(counter) = part.counter {
+            self.count(counter);
+        }
         match part.treatment {
             Treatment::Native => self.native(part),
             Treatment::Stub(work) if self.setting.level == Level::Virtual => self.work(part, work),
@@ -160,6 +167,12 @@ impl Assembly {
         // Whatever the part was, it is over; STI says itself that it was one.
         let behind_sti = part.treatment == Treatment::Stub(Work::Sti);
         self.step(|step| *step = Step { eip: part.next(), behind_sti, ..Step::default() });
+    }
+
+    fn count(&mut self, counter: u32) {
+        self.save(ECX);
+        self.e.raw(&count::increment(counter));
+        self.restore(ECX);
     }
 
     fn native(&mut self, part: &Part<'_>) {
@@ -179,7 +192,7 @@ impl Assembly {
     }
 
     /// Leaves for the monitor, which executes the instruction.
-    fn cross(&mut self, part: &Part<'_>) {
+    pub(crate) fn cross(&mut self, part: &Part<'_>) {
         const FAR_JUMP: u32 = 7;
         let pad = self.e.here().wrapping_add(FAR_JUMP).wrapping_add(self.setting.shift);
         self.e.far_jump(crossing::CODE_SELECTOR, pad);
@@ -196,6 +209,9 @@ impl Assembly {
             Work::Store(word) => self.store(part, word),
             Work::StoreTable(limit, base) => self.store_table(part, limit, base),
             Work::Cpuid => self.cpuid(part),
+            Work::Load(register) => self.load_segment(part, register),
+            Work::Rdtsc => self.rdtsc(part),
+            Work::Verw => self.verify_writable(part),
         }
     }
 
@@ -286,54 +302,29 @@ impl Assembly {
             };
         }
         let scratch = scratch(target);
+        let Some(store) = store_operand(target, scratch, Code::Mov_rm16_r16, 0) else {
+            return self.cross(part);
+        };
         self.save(scratch);
         self.e.load(scratch, word);
-        self.store_operand(target, scratch, Code::Mov_rm16_r16, 0);
+        self.e.raw(&store);
         self.done(part);
         self.restore(scratch);
     }
 
     fn store_table(&mut self, part: &Part<'_>, limit: Word, base: Word) {
-        let scratch = scratch(&part.instruction);
+        let target = &part.instruction;
+        let scratch = scratch(target);
+        let stores = [(Code::Mov_rm16_r16, 0), (Code::Mov_rm32_r32, 2)]
+            .map(|(code, distance)| store_operand(target, scratch, code, distance));
+        let [Some(store_limit), Some(store_base)] = stores else { return self.cross(part) };
         self.save(scratch);
         self.e.load(scratch, limit);
-        self.store_operand(&part.instruction, scratch, Code::Mov_rm16_r16, 0);
+        self.e.raw(&store_limit);
         self.e.load(scratch, base);
-        self.store_operand(&part.instruction, scratch, Code::Mov_rm32_r32, 2);
+        self.e.raw(&store_base);
         self.done(part);
         self.restore(scratch);
-    }
-
-    /// Stores `register` where `target` has its memory operand, `distance` bytes further on.
-    fn store_operand(
-        &mut self,
-        target: &Instruction,
-        register: Register,
-        code: Code,
-        distance: u32,
-    ) {
-        const NAMES: [[Named; 4]; 2] = [
-            [Named::AX, Named::CX, Named::DX, Named::BX],
-            [Named::EAX, Named::ECX, Named::EDX, Named::EBX],
-        ];
-        let wide = usize::from(code == Code::Mov_rm32_r32);
-        let memory = MemoryOperand::new(
-            target.memory_base(),
-            target.memory_index(),
-            target.memory_index_scale(),
-            i64::from(target.memory_displacement32().wrapping_add(distance) as i32),
-            4,
-            false,
-            target.memory_segment(),
-        );
-        let mut encoder = Encoder::new(32);
-        let store = Instruction::with2(code, memory, NAMES[wide][usize::from(register)]);
-        // What was decoded can be encoded: the operand is of the same form.
-        if let Ok(store) = store
-            && encoder.encode(&store, 0).is_ok()
-        {
-            self.e.raw(&encoder.take_buffer());
-        }
     }
 
     /// The model's answer: leaf 0, or what all others give.
@@ -360,12 +351,43 @@ impl Assembly {
     }
 }
 
-/// Whether a stub at the level can do an instruction's work; 16-bit addresses would wrap otherwise.
+/// The instruction that stores `register` where `target` has its memory operand, `distance` bytes
+/// further on; nothing if it cannot be encoded.
+fn store_operand(
+    target: &Instruction,
+    register: Register,
+    code: Code,
+    distance: u32,
+) -> Option<Vec<u8>> {
+    const NAMES: [[Named; 4]; 2] = [
+        [Named::AX, Named::CX, Named::DX, Named::BX],
+        [Named::EAX, Named::ECX, Named::EDX, Named::EBX],
+    ];
+    let wide = usize::from(code == Code::Mov_rm32_r32);
+    let memory = MemoryOperand::new(
+        target.memory_base(),
+        target.memory_index(),
+        target.memory_index_scale(),
+        i64::from(target.memory_displacement32().wrapping_add(distance) as i32),
+        4,
+        false,
+        target.memory_segment(),
+    );
+    let mut encoder = Encoder::new(32);
+    let store = Instruction::with2(code, memory, NAMES[wide][usize::from(register)]).ok()?;
+    encoder.encode(&store, 0).ok()?;
+    Some(encoder.take_buffer())
+}
+
+/// Whether a stub can do an instruction's work, as far as its operand goes: 16-bit addresses would
+/// wrap otherwise, and the store has to be encoded. What it cannot do is the monitor's.
 pub(crate) fn can_store(instruction: &Instruction) -> bool {
     let is_wide = |register: Named| register == Named::None || register.size() == 4;
+    let encodes = || store_operand(instruction, scratch(instruction), Code::Mov_rm32_r32, 2);
     is_wide(instruction.memory_base())
         && is_wide(instruction.memory_index())
         && instruction.memory_displ_size() != 2
+        && (instruction.op0_kind() != OpKind::Memory || encodes().is_some())
 }
 
 /// A register that the memory operand does not name.
@@ -376,4 +398,63 @@ fn scratch(instruction: &Instruction) -> Register {
     };
     let used = [names(instruction.memory_base()), names(instruction.memory_index())];
     [EAX, ECX, EDX].into_iter().find(|&register| !used.contains(&Some(register))).unwrap_or(EBX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::class;
+    use iced_x86::{Decoder, DecoderOptions};
+
+    fn assembled(instruction: Instruction, bytes: &[u8], counter: Option<u32>) -> Stub {
+        let treatment = class::treatment(&instruction);
+        let flow = class::flow(&instruction);
+        let setting = Setting {
+            level: Level::Virtual,
+            page: 0xff80_0000,
+            shift: 0,
+            model: CpuModel::default(),
+        };
+        assemble(&[Part { instruction, bytes, treatment, flow, counter }], 0x1000, &setting)
+    }
+
+    fn decode(bytes: &[u8]) -> Instruction {
+        Decoder::with_ip(32, bytes, 0x2000, DecoderOptions::NONE).decode()
+    }
+
+    #[test]
+    fn every_form_of_a_memory_operand_can_be_stored_to() {
+        for modrm in (0..0xc0).filter(|modrm| modrm >> 3 & 7 == 0) {
+            for sib in 0..=255 {
+                // sgdt, with whatever operand that is
+                let bytes = [0x0f, 0x01, modrm, sib, 0x12, 0x34, 0x56, 0x78];
+                let instruction = decode(&bytes);
+                assert!(can_store(&instruction), "{instruction}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_encoded_is_the_monitors() {
+        // No decoder of 32-bit code gives such an operand: it names R8D.
+        let memory = MemoryOperand::with_base(Named::R8D);
+        for code in [Code::Smsw_rm16, Code::Sgdt_m1632] {
+            let instruction = Instruction::with1(code, memory).unwrap();
+            assert!(!can_store(&instruction), "{instruction}");
+            let stub = assembled(instruction, &[], None);
+            let crossing = stub.code.first() == Some(&0xea);
+            assert!(crossing, "{code:?} is not left out, but left to the monitor");
+        }
+        assert!(can_store(&decode(&[0xfa])), "CLI has no operand");
+    }
+
+    #[test]
+    fn a_counted_stub_puts_back_the_register_that_it_counts_in() {
+        let counted = assembled(decode(&[0xfa]), &[0xfa], Some(0xff80_1000));
+        let plain = assembled(decode(&[0xfa]), &[0xfa], None);
+        assert_eq!(counted.code.len(), plain.code.len() + 31);
+        let lies_elsewhere = counted.steps.iter().find(|step| step.saved == bit(ECX));
+        let back = counted.steps.iter().find(|step| step.offset > lies_elsewhere.unwrap().offset);
+        assert_eq!(back.map(|step| (step.saved, step.eip)), Some((0, 0x2000)));
+    }
 }

@@ -7,7 +7,7 @@
 
 use crate::class::{self, Flow, Treatment};
 use crate::stub::Level;
-use iced_x86::{Decoder, DecoderOptions, Instruction, Register};
+use iced_x86::{Decoder, Instruction, Register};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -22,6 +22,15 @@ mod mark {
     pub(super) const BODY: u8 = 2;
     /// Control comes here otherwise than from the instruction before.
     pub(super) const TARGET: u8 = 4;
+}
+
+/// Prefixes of instructions (Intel SDM volume 2, 2.1.1).
+mod prefix {
+    pub(super) const SS: u8 = 0x36;
+    pub(super) const DS: u8 = 0x3e;
+    pub(super) const FS: u8 = 0x64;
+    pub(super) const GS: u8 = 0x65;
+    pub(super) const REP: u8 = 0xf3;
 }
 
 /// Which view of which page.
@@ -106,6 +115,13 @@ impl View {
         self.executed.get(start..start + length).unwrap_or_default()
     }
 
+    /// The same, as the guest has it.
+    pub(crate) fn guest_bytes_of(&self, offset: u16) -> &[u8] {
+        let start = usize::from(offset);
+        let length = self.instructions.get(&offset).map_or(0, |known| known.instruction.len());
+        self.bytes.get(start..start + length).unwrap_or_default()
+    }
+
     /// A byte of the page as it was examined.
     pub(crate) fn byte(&self, offset: u16) -> u8 {
         self.bytes[usize::from(offset)]
@@ -175,7 +191,7 @@ impl View {
         let bytes = &self.bytes[usize::from(at)..];
         let bytes = &bytes[..bytes.len().min(LONGEST)];
         let ip = self.eip(at);
-        let mut decoder = Decoder::with_ip(bits, bytes, ip.into(), DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(bits, bytes, ip.into(), emulator::DECODER_OPTIONS);
         let instruction = decoder.decode();
         let is_cut = decoder.last_error() == iced_x86::DecoderError::NoMoreBytes;
         if is_cut && bytes.len() < LONGEST {
@@ -213,10 +229,16 @@ impl View {
         let end = (start + known.instruction.len().max(1)).min(PAGE);
         self.marks[start] |= mark::START;
         if known.treatment != Treatment::Trap {
-            if self.key.splits_gs && class::is_above_gs(&known.instruction) {
-                self.replace_prefix(start);
-            }
             self.marks[start + 1..end].iter_mut().for_each(|mark| *mark |= mark::BODY);
+            if self.key.splits_gs && class::is_above_gs(&known.instruction) {
+                self.replace_prefix(start, prefix::GS, prefix::FS);
+            }
+            if class::is_repeated_scan(&known.instruction) {
+                // Another prefix that means nothing.
+                let is_on_stack = known.instruction.memory_segment() == Register::SS;
+                let other = if is_on_stack { prefix::SS } else { prefix::DS };
+                self.replace_prefix(start, prefix::REP, other);
+            }
         }
         let returns = matches!(known.flow, Flow::Call(_) | Flow::IndirectCall);
         if returns && end < PAGE {
@@ -225,13 +247,11 @@ impl View {
         self.instructions.insert(at, known);
     }
 
-    /// Lets an instruction with a GS prefix use FS instead.
-    fn replace_prefix(&mut self, start: usize) {
-        const GS: u8 = 0x65;
-        const FS: u8 = 0x64;
-        let prefix = self.executed[start..].iter().take(LONGEST).position(|&byte| byte == GS);
-        if let Some(prefix) = prefix {
-            self.executed[start + prefix] = FS;
+    /// Lets an instruction have another prefix when it is executed.
+    fn replace_prefix(&mut self, start: usize, before: u8, now: u8) {
+        let mut bytes = self.executed[start..].iter().take(LONGEST);
+        if let Some(at) = bytes.position(|&byte| byte == before) {
+            self.executed[start + at] = now;
         }
     }
 
@@ -269,12 +289,20 @@ impl View {
         for mark in &mut self.marks[usize::from(start) + 1..end] {
             *mark &= !mark::BODY;
         }
+        let range = usize::from(start)..end;
+        self.executed[range.clone()].copy_from_slice(&self.bytes[range]);
     }
 
     /// Whether the instruction reaches into the page behind this one.
     pub(crate) fn leaves_page(&self, offset: u16) -> bool {
         let length = self.instructions.get(&offset).map_or(0, |known| known.instruction.len());
         usize::from(offset) + length > PAGE
+    }
+
+    /// Whether an instruction cannot run as it is.
+    pub(crate) fn is_site(&self, offset: u16) -> bool {
+        let known = self.instructions.get(&offset);
+        known.is_some_and(|known| known.treatment != Treatment::Native) || self.leaves_page(offset)
     }
 
     /// Takes over bytes that the guest wrote. False if an instruction that was examined is among
@@ -395,6 +423,18 @@ pub(crate) mod tests {
         assert_eq!(view.instructions[&15].treatment, Treatment::Monitor);
         assert!(view.refresh(&plain.bytes));
         assert_eq!(view.bytes_of(0)[0], 0x64);
+    }
+
+    #[test]
+    fn a_scan_with_a_repeat_prefix_is_none_of_newer_cpus() {
+        // rep bsf eax, ecx; rep bsr eax, [ebp]; rep bsf eax, fs:[ebx]; ret
+        let code =
+            [0xf3, 0x0f, 0xbc, 0xc1, 0xf3, 0x0f, 0xbd, 0x45, 0, 0xf3, 0x64, 0x0f, 0xbc, 0x03, 0xc3];
+        let mut view = view(&code);
+        view.examine(0);
+        assert_eq!(view.bytes_of(0), [0x3e, 0x0f, 0xbc, 0xc1]);
+        assert_eq!(view.bytes_of(4), [0x36, 0x0f, 0xbd, 0x45, 0]);
+        assert_eq!(view.instructions[&9].treatment, Treatment::Monitor);
     }
 
     #[test]

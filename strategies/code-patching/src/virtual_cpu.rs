@@ -31,10 +31,18 @@ pub(crate) enum Word {
     Tr,
     /// A segment register's selector, by its number.
     Selector(u8),
+    /// 0 where the guest's time-stamp counter is the host's plus an offset.
+    NoTimeStamps,
+    /// That offset.
+    TimeStampLow,
+    TimeStampHigh,
+    /// The two halves of its lower word, to add with a carry that is no flag.
+    TimeStampFirst,
+    TimeStampSecond,
 }
 
 /// Words in use; the rest of the page is 0.
-const WORDS: usize = 27;
+const WORDS: usize = 32;
 /// Bytes in use.
 pub(crate) const BYTES: usize = 4 * WORDS;
 
@@ -69,6 +77,11 @@ impl Word {
             Word::Ldtr => 19,
             Word::Tr => 20,
             Word::Selector(number) => 21 + usize::from(number),
+            Word::NoTimeStamps => 27,
+            Word::TimeStampLow => 28,
+            Word::TimeStampHigh => 29,
+            Word::TimeStampFirst => 30,
+            Word::TimeStampSecond => 31,
         }
     }
 
@@ -102,6 +115,17 @@ impl VirtualCpu {
             (Word::IdtrBase, cpu.idtr.base),
             (Word::Ldtr, cpu.ldtr.selector.into()),
             (Word::Tr, cpu.tr.selector.into()),
+        ] {
+            page.set(word, value);
+        }
+        let offset = m.host_tsc_offset();
+        page.set(Word::NoTimeStamps, offset.is_none().into());
+        let (low, high) = (offset.unwrap_or(0) as u32, (offset.unwrap_or(0) >> 32) as u32);
+        for (word, value) in [
+            (Word::TimeStampLow, low),
+            (Word::TimeStampHigh, high),
+            (Word::TimeStampFirst, low & 0xffff),
+            (Word::TimeStampSecond, low >> 16),
         ] {
             page.set(word, value);
         }
@@ -151,7 +175,9 @@ mod tests {
             .chain((0..6).map(Word::Selector))
             .chain([Word::InterruptFlag, Word::IoPrivilege, Word::Pending])
             .chain([Word::Cr0, Word::Cr2, Word::Cr3, Word::Cr4, Word::Ldtr, Word::Tr])
-            .chain([Word::GdtrLimit, Word::GdtrBase, Word::IdtrLimit, Word::IdtrBase]);
+            .chain([Word::GdtrLimit, Word::GdtrBase, Word::IdtrLimit, Word::IdtrBase])
+            .chain([Word::NoTimeStamps, Word::TimeStampLow, Word::TimeStampHigh])
+            .chain([Word::TimeStampFirst, Word::TimeStampSecond]);
         let mut places: Vec<u32> = words.map(Word::offset).collect();
         places.sort_unstable();
         places.dedup();

@@ -55,6 +55,10 @@ pub trait Code {
         address: LinearAddress,
     ) -> Result<(), host::Error>;
 
+    /// The host's selectors for the guest's six segment registers in the stay that begins. With another
+    /// `generation`, those of before mean something else now.
+    fn segments_shown(&mut self, _: &mut Machine, _selectors: &[u16; 6], _generation: u64) {}
+
     /// Where pads of crossings are, if there are any.
     fn pads(&self) -> Option<std::ops::Range<u32>>;
 

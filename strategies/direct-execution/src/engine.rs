@@ -88,6 +88,11 @@ impl<C: Code> Engine<C> {
         &self.code
     }
 
+    /// The same, to be changed between two runs.
+    pub fn code_mut(&mut self) -> &mut C {
+        &mut self.code
+    }
+
     /// Exits by kind.
     #[must_use]
     pub fn exits(&self) -> &ExitCounts {
@@ -307,17 +312,22 @@ impl<C: Code> Engine<C> {
                 let answer = self.show(m, address, write)?;
                 self.touched(m, answer)
             }
-            Exit::Fault => match self.with_code(|code, shadow| code.trapped(m, shadow))? {
-                Touch::Mapped => {
-                    self.exits.count(ExitKind::Translation);
-                    Ok(Outcome::Continue)
-                }
-                Touch::Emulate => self.step(m),
-            },
+            Exit::Fault => self.trapped(m),
             Exit::Crossing(_) => self.step(m),
             Exit::Trap(trap) => self.step_back(m, trap),
             Exit::Debug => self.debug(m),
             Exit::Timer | Exit::Step => Ok(Outcome::Continue),
+        }
+    }
+
+    /// An instruction trapped, and EIP is at it.
+    fn trapped(&mut self, m: &mut Machine) -> Result<Outcome, Error> {
+        match self.with_code(|code, shadow| code.trapped(m, shadow))? {
+            Touch::Mapped => {
+                self.exits.count(ExitKind::Translation);
+                Ok(Outcome::Continue)
+            }
+            Touch::Emulate => self.step(m),
         }
     }
 
@@ -338,7 +348,7 @@ impl<C: Code> Engine<C> {
         }
     }
 
-    /// Lets the emulator execute the instruction that trapped, which EIP is behind.
+    /// What is to be done about the instruction that trapped, which EIP is behind.
     fn step_back(&mut self, m: &mut Machine, trap: Trap) -> Result<Outcome, Error> {
         m.cpu.eip = match behind::start(m, trap, self.entered) {
             Some(start) => start,
@@ -348,7 +358,7 @@ impl<C: Code> Engine<C> {
             }
             None => m.cpu.eip.wrapping_sub(1),
         };
-        self.step(m)
+        self.trapped(m)
     }
 
     /// Brings the window up to date with flushes and privilege.
@@ -375,8 +385,11 @@ impl<C: Code> Engine<C> {
         let code_shift = self.shadow.as_ref().map_or(0, Shadow::code_shift);
         let splits_gs = self.code.splits_gs();
         let arrangement = Arrangement { ceiling, code_shift, splits_gs };
-        let entry = Entry { eip, single_step, arrangement };
-        let exit = world::stay(m, &mut stint.mode, &mut self.segments, entry);
+        let selectors = self.segments.selectors(&m.cpu.segments, arrangement);
+        let selectors = selectors.map_err(|error| self.failure(error))?;
+        self.code.segments_shown(m, &selectors, self.segments.generation());
+        let entry = Entry { eip, single_step, selectors };
+        let exit = world::stay(m, &mut stint.mode, &self.segments, entry);
         let exit = exit.map_err(|error| self.failure(error))?;
         let crossing = if let Exit::Crossing(number) = exit { Some(number) } else { None };
         self.code.leave(m, crossing);

@@ -46,6 +46,8 @@ struct Shadow {
 #[derive(Default)]
 pub(crate) struct ShadowSegments {
     shadows: Vec<Shadow>,
+    /// How often it has begun anew.
+    generation: u64,
     /// The registers when the guest was last entered: mostly they are still so.
     entered: [Option<Entered>; 6],
     arrangement: Arrangement,
@@ -59,6 +61,11 @@ struct Entered {
 }
 
 impl ShadowSegments {
+    /// As long as this number is the same, a host selector stands for the same segment.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// The host selectors for the guest's six segment registers.
     pub(crate) fn selectors(
         &mut self,
@@ -68,6 +75,7 @@ impl ShadowSegments {
         if self.shadows.len() > MOST {
             self.entered = [None; 6];
             self.shadows.clear();
+            self.generation += 1;
         }
         if self.arrangement != arrangement {
             self.entered = [None; 6];

@@ -38,6 +38,12 @@ const MOST_RUNS: usize = 24 << 10;
 const AROUND: u64 = 16 * PAGE;
 /// The same while paging is off, when neighbours are always alike.
 const AROUND_UNPAGED: u64 = 32 << 20;
+/// Bytes of a run that the host enters into its page tables at once. Of longer ones most may never be
+/// touched, and the host would have to make memory for all.
+const MOST_AT_ONCE: u64 = 1 << 20;
+
+/// Flushes after which it is looked again what ring 3 must not touch: that takes longer than the flush.
+const BETWEEN_SEARCHES: u32 = 64;
 
 const END: u64 = 1 << 32;
 
@@ -98,6 +104,8 @@ pub struct Shadow {
     /// The highest page that the user may touch, and the lowest that it must not, of those shown.
     highest_user: Option<u64>,
     lowest_supervisor: Option<u64>,
+    /// Flushes that changed something.
+    flushes: u32,
 }
 
 impl Shadow {
@@ -118,6 +126,7 @@ impl Shadow {
             user: false,
             highest_user: None,
             lowest_supervisor: None,
+            flushes: 0,
         })
     }
 
@@ -261,7 +270,8 @@ impl Shadow {
                 self.find_changed(m, &(0..END), &mut changed);
                 self.remember_all(m);
             }
-            Changes::Of(doubtful) => {
+            Changes::Of(mut doubtful) => {
+                doubtful.sort_by_key(|pages| pages.start);
                 for pages in joined(doubtful.into_iter()) {
                     self.find_changed(m, &pages, &mut changed);
                 }
@@ -271,8 +281,13 @@ impl Shadow {
             return Ok(());
         }
         changed.sort_by_key(|pages| pages.start);
+        changed.dedup();
         joined(changed.into_iter()).into_iter().try_for_each(|pages| self.unmap(pages))?;
-        self.find_privileges();
+        // What they are known to be keeps ring 3 out, if perhaps of more than it must.
+        self.flushes = self.flushes.wrapping_add(1);
+        if !self.has_ceiling() || self.flushes.is_multiple_of(BETWEEN_SEARCHES) {
+            self.find_privileges();
+        }
         Ok(())
     }
 
@@ -449,8 +464,11 @@ impl Shadow {
 
     fn show(&mut self, m: &Machine, run: Range<u64>, first: Page) -> Result<(), host::Error> {
         let protection = self.protection(first.writable);
-        let map =
-            |window: &mut LowWindow| window.map(&run, m.memory.file(), first.offset, protection);
+        let file = m.memory.file();
+        let map = |window: &mut LowWindow| match run.end - run.start > MOST_AT_ONCE {
+            true => window.map_lazily(&run, file, first.offset, protection),
+            false => window.map(&run, file, first.offset, protection),
+        };
         if map(&mut self.window).is_err() {
             // One mapping too many, perhaps, for the limit that this host has.
             self.clear()?;

@@ -81,6 +81,34 @@ impl Part {
         });
         Part { entry, table }
     }
+
+    /// Whether it is what a directory entry leads to.
+    fn is_of(&self, entry: u64) -> bool {
+        (entry ^ self.entry) & !ACCESSED == 0
+    }
+
+    /// Takes over what the table has about these pages, counted from its first, and says which of them
+    /// were something else before.
+    fn remember(
+        &mut self,
+        m: &Machine,
+        mode: Mode,
+        pages: &Range<u64>,
+        mut was_other: impl FnMut(u64),
+    ) {
+        let (Some(copy), Some(table)) = (&mut self.table, mode.table(self.entry)) else { return };
+        for page in pages.clone().step_by(PAGE) {
+            let at = page as usize / PAGE * mode.size();
+            let before = &mut copy[at..at + mode.size()];
+            let mut now = [0; 8];
+            let now = &mut now[..mode.size()];
+            m.memory.read(PhysicalAddress(table.0 + at as u64), now);
+            if is_other(whole(before), whole(now)) {
+                was_other(page);
+            }
+            before.copy_from_slice(now);
+        }
+    }
 }
 
 /// What a flush may have changed.
@@ -97,6 +125,8 @@ pub(crate) struct Tables {
     mode: Option<Mode>,
     /// By the first linear address that they are about.
     parts: BTreeMap<u64, Part>,
+    /// Linear addresses about which they said something else when more was shown.
+    doubtful: Vec<Range<u64>>,
 }
 
 impl Tables {
@@ -104,6 +134,7 @@ impl Tables {
     pub(crate) fn clear(&mut self) {
         self.mode = None;
         self.parts.clear();
+        self.doubtful.clear();
     }
 
     /// Notes that these pages are shown as the tables have them now.
@@ -112,21 +143,25 @@ impl Tables {
         if !mode.cr0.contains(Cr0::PG) {
             return;
         }
-        let (reach, size) = (mode.reach(), mode.size());
+        let reach = mode.reach();
         let mut start = pages.start;
         while start < pages.end {
             let first = start & !(reach - 1);
             let end = pages.end.min(first + reach);
-            let Some(part) = self.parts.get_mut(&first) else {
-                self.parts.insert(first, Part::read(m, mode, first));
-                start = end;
-                continue;
-            };
-            if let (Some(copy), Some(physical)) = (&mut part.table, mode.table(part.entry)) {
-                let index = |at: u64| ((at - first) as usize / PAGE) * size;
-                let entries = index(start)..index(end - 1) + size;
-                let from = PhysicalAddress(physical.0 + entries.start as u64);
-                m.memory.read(from, &mut copy[entries]);
+            let entry = mode.directory_entry(m, first);
+            match self.parts.get_mut(&first) {
+                Some(part) if part.is_of(entry) => {
+                    part.remember(m, mode, &(start - first..end - first), |page| {
+                        self.doubtful.push(first + page..first + page + PAGE as u64);
+                    });
+                }
+                known => {
+                    if known.is_some() {
+                        // The guest has changed it, and not flushed yet.
+                        self.doubtful.push(first..first + reach);
+                    }
+                    self.parts.insert(first, Part::read(m, mode, first));
+                }
             }
             start = end;
         }
@@ -136,14 +171,13 @@ impl Tables {
     pub(crate) fn changes(&mut self, m: &Machine) -> Changes {
         let mode = Mode::of(m);
         if self.mode.is_some_and(|before| before != mode) {
-            self.mode = None;
-            self.parts.clear();
+            self.clear();
             return Changes::All;
         }
-        let mut changed = Vec::new();
+        let mut changed = std::mem::take(&mut self.doubtful);
         for (&first, part) in &mut self.parts {
             let entry = mode.directory_entry(m, first);
-            if (entry ^ part.entry) & !ACCESSED != 0 {
+            if !part.is_of(entry) {
                 changed.push(first..first + mode.reach());
                 *part = Part::read(m, mode, first);
             } else if let (Some(copy), Some(physical)) = (&mut part.table, mode.table(entry)) {
@@ -171,8 +205,7 @@ fn compare(
     let entries = copy.chunks(mode.size()).zip(now.chunks(mode.size()));
     for (at, (before, after)) in entries.enumerate() {
         let (before, after) = (whole(before), whole(after));
-        // Bits that were set are no change, and what was not present was not shown.
-        if before | (after & ACCESSED_AND_DIRTY) != after && before & PRESENT != 0 {
+        if is_other(before, after) {
             let start = first + (at * PAGE) as u64;
             changed.push(start..start + PAGE as u64);
         }
@@ -180,8 +213,99 @@ fn compare(
     *copy = now;
 }
 
+/// Whether what was shown by an entry may not be shown any more. Accessed and dirty bits that were set
+/// are no change, and what was not present was not shown.
+fn is_other(before: u64, after: u64) -> bool {
+    before | (after & ACCESSED_AND_DIRTY) != after && before & PRESENT != 0
+}
+
 fn whole(bytes: &[u8]) -> u64 {
     let mut entry = [0; 8];
     entry[..bytes.len()].copy_from_slice(bytes);
     u64::from_le_bytes(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machine::MachineConfig;
+
+    const DIRECTORY: u32 = 0x1000;
+    const TABLE: u32 = 0x2000;
+    const OTHER: u32 = 0x3000;
+    /// Present, writable, the user's, accessed.
+    const BITS: u32 = 0x27;
+    const LINEAR: u64 = 0x40_0000;
+    const PAGES: Range<u64> = LINEAR..LINEAR + PAGE as u64;
+
+    fn machine() -> Machine {
+        let config = MachineConfig { memory_bytes: 4 << 20, ..MachineConfig::default() };
+        let mut m = Machine::new(&config).unwrap();
+        m.cpu.cr0 |= Cr0::PE | Cr0::PG;
+        m.cpu.cr3 = DIRECTORY;
+        m
+    }
+
+    fn write(m: &mut Machine, at: u32, value: u32) {
+        assert!(m.memory.write(PhysicalAddress(at.into()), &value.to_le_bytes()));
+    }
+
+    fn set_directory(m: &mut Machine, table: u32) {
+        write(m, DIRECTORY + 4, table);
+    }
+
+    fn changed(tables: &mut Tables, m: &Machine) -> Vec<Range<u64>> {
+        match tables.changes(m) {
+            Changes::Of(changed) => changed,
+            Changes::All => panic!("the mode is the same"),
+        }
+    }
+
+    #[test]
+    fn only_what_has_changed_is_looked_up_again() {
+        let mut m = machine();
+        let mut tables = Tables::default();
+        set_directory(&mut m, TABLE | BITS);
+        write(&mut m, TABLE, 0x8000 | BITS);
+        tables.remember(&m, &PAGES);
+        assert!(changed(&mut tables, &m).is_empty());
+        write(&mut m, TABLE, 0x8000 | BITS | 0x40);
+        assert!(changed(&mut tables, &m).is_empty(), "it has become dirty");
+        write(&mut m, TABLE, 0x9000 | BITS);
+        assert_eq!(changed(&mut tables, &m), [PAGES]);
+        assert!(changed(&mut tables, &m).is_empty());
+    }
+
+    #[test]
+    fn a_table_that_comes_and_goes_between_two_flushes_is_seen() {
+        let mut m = machine();
+        let mut tables = Tables::default();
+        write(&mut m, TABLE, 0x8000 | BITS);
+        write(&mut m, OTHER, 0x9000 | BITS);
+        // In another address space nothing is there.
+        set_directory(&mut m, OTHER | BITS);
+        tables.remember(&m, &PAGES);
+        set_directory(&mut m, 0);
+        assert!(!changed(&mut tables, &m).is_empty());
+        // A table becomes present, which needs no flush, and its page is shown; the next address
+        // space has none again.
+        set_directory(&mut m, TABLE | BITS);
+        tables.remember(&m, &PAGES);
+        set_directory(&mut m, 0);
+        assert!(!changed(&mut tables, &m).is_empty());
+    }
+
+    #[test]
+    fn two_tables_between_two_flushes_make_all_doubtful() {
+        let mut m = machine();
+        let mut tables = Tables::default();
+        write(&mut m, TABLE, 0x8000 | BITS);
+        write(&mut m, OTHER + 4, 0x9000 | BITS);
+        set_directory(&mut m, TABLE | BITS);
+        tables.remember(&m, &PAGES);
+        set_directory(&mut m, OTHER | BITS);
+        tables.remember(&m, &(PAGES.end..PAGES.end + PAGE as u64));
+        assert!(changed(&mut tables, &m).contains(&(LINEAR..2 * LINEAR)));
+        assert!(changed(&mut tables, &m).is_empty());
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::exit::Exit;
 use crate::peek;
-use crate::segments::{Arrangement, Loaded, ShadowSegments};
+use crate::segments::{Loaded, ShadowSegments};
 use host::compatibility::{CompatibilityMode, IntegerState, Selectors};
 use machine::Machine;
 use machine::cpu::{Cr0, Descriptor, Eflags, Segment, SegmentRegister, access};
@@ -19,8 +19,8 @@ pub(crate) struct Entry {
     pub(crate) eip: u32,
     /// Whether to execute one instruction at most.
     pub(crate) single_step: bool,
-    /// How its segments are shown.
-    pub(crate) arrangement: Arrangement,
+    /// The host's selectors for its segments.
+    pub(crate) selectors: [u16; 6],
 }
 
 /// Runs native code until something traps or `mode`'s timer fires. What the host's CPU refuses to
@@ -28,16 +28,15 @@ pub(crate) struct Entry {
 pub(crate) fn stay(
     m: &mut Machine,
     mode: &mut CompatibilityMode,
-    segments: &mut ShadowSegments,
+    segments: &ShadowSegments,
     entry: Entry,
 ) -> Result<Exit, host::Error> {
     let single_step = entry.single_step;
-    let selectors = segments.selectors(&m.cpu.segments, entry.arrangement)?;
     let mut state = IntegerState {
         registers: m.cpu.registers,
         eip: entry.eip,
         eflags: m.cpu.flags.bits() | if single_step { Eflags::TF.bits() } else { 0 },
-        selectors: arrange(selectors),
+        selectors: arrange(entry.selectors),
         has_16bit_stack: !m.cpu.segment(SegmentRegister::Ss).is_32bit(),
     };
     // SAFETY: below 4 GiB there is nothing but the window, into which no Rust reference points.

@@ -15,7 +15,7 @@ pub(crate) const LONGEST: usize = 15;
 
 /// Opcodes as the CPUs before CET, MPX and BMI know them: hints are no-operations, and the prefix of
 /// TZCNT, LZCNT and WBNOINVD means nothing to BSF, BSR and WBINVD.
-const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
+pub const DECODER_OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
     | DecoderOptions::NO_MPFX_0FBC
     | DecoderOptions::NO_MPFX_0FBD
     | DecoderOptions::NO_WBNOINVD;
@@ -32,7 +32,7 @@ pub(crate) enum Decoded {
 pub(crate) fn decode(code: &[u8], at: usize, is_32bit: bool) -> Decoded {
     let bits = if is_32bit { 32 } else { 16 };
     let end = code.len().min(at + LONGEST);
-    let mut decoder = Decoder::with_ip(bits, &code[at..end], at as u64, OPTIONS);
+    let mut decoder = Decoder::with_ip(bits, &code[at..end], at as u64, DECODER_OPTIONS);
     let instruction = decoder.decode();
     if instruction.is_invalid() {
         if decoder.last_error() == DecoderError::NoMoreBytes && end - at < LONGEST {
@@ -77,7 +77,7 @@ fn is_too_long(code: &[u8], bits: u32) -> bool {
             kept += 1;
         }
     }
-    let mut decoder = Decoder::new(bits, &shorter[..kept], OPTIONS);
+    let mut decoder = Decoder::new(bits, &shorter[..kept], DECODER_OPTIONS);
     let rest = decoder.decode();
     if rest.is_invalid() {
         decoder.last_error() == DecoderError::NoMoreBytes

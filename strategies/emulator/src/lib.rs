@@ -26,7 +26,7 @@ mod stepper;
 mod task;
 mod transfer;
 
-pub use decode::is_ia32;
+pub use decode::{DECODER_OPTIONS, is_ia32};
 pub use float::prepare;
 pub use interrupt::deliver_interrupt;
 pub use maker::pushes_selectors_by_half;

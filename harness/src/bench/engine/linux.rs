@@ -125,18 +125,19 @@ impl Engine<'_> {
         };
         let begin = Instant::now();
         let mut report = match runner.target {
-            Target::Strategy(id) if self.is_beside_the_reference(runner.target) => {
-                let sentence = worker::lockstep(id, &job, self.stop)?;
+            Target::Strategy(variant) if self.is_beside_the_reference(runner.target) => {
+                let sentence = worker::lockstep(variant, &job, self.stop)?;
                 Report::only(sentence.map_or(End::Timeout, End::Late))
             }
-            Target::Strategy(id) => worker::start(id, &job, self.stop)?,
+            Target::Strategy(variant) => worker::start(variant, &job, self.stop)?,
             Target::Peer(id) => id.run(&job, self.stop)?,
         };
         tracing::debug!(target: "bench", "{} linux: {report:?} in {:?}", runner.target.name(), begin.elapsed());
-        if let (Target::Strategy(id), None) = (runner.target, report.first)
+        if let (Target::Strategy(variant), None) = (runner.target, report.first)
             && !matches!(report.end, End::Unsupported(_))
-            && strategies::can_watch(id)
-            && let Some(sentence) = worker::watch(id, &Job { timeout: TIMEOUT, ..job }, self.stop)?
+            && strategies::can_watch(variant)
+            && let Some(sentence) =
+                worker::watch(variant, &Job { timeout: TIMEOUT, ..job }, self.stop)?
         {
             let verdict = report.verdict(0);
             report.end = End::Died(format!("{sentence}; {}", verdict.detail));
@@ -148,7 +149,7 @@ impl Engine<'_> {
     /// of more use to know whether it goes the right way.
     fn is_beside_the_reference(&self, target: Target) -> bool {
         let is_qualified = |support: &Support| matches!(support, Support::Qualified(_));
-        target == Target::Strategy(StrategyId::HardwareAssist)
+        target == Target::Strategy(StrategyId::HardwareAssist.into())
             && self.targets.iter().any(|(each, support)| *each == target && is_qualified(support))
     }
 
@@ -193,7 +194,7 @@ impl Row {
 
 fn timeout(target: Target) -> Duration {
     match target {
-        Target::Strategy(id) if strategies::can_watch(id) => NATIVE_TIMEOUT,
+        Target::Strategy(variant) if strategies::can_watch(variant) => NATIVE_TIMEOUT,
         _ => TIMEOUT,
     }
 }

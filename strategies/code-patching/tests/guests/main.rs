@@ -26,6 +26,7 @@ mod traps;
 
 mod on_trap;
 mod patches;
+mod records;
 mod transparency;
 
 use code_patching::{CodePatching, Options};
