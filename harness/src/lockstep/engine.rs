@@ -285,6 +285,23 @@ impl Lockstep {
         self.options.all_memory || self.memory.compared.elapsed() >= share
     }
 
+    /// Whether memory is the same when the reference goes round once more: in a loop that changes no
+    /// register the first turn may write what it has not written before, and the strategy has made
+    /// several.
+    fn goes_round(&mut self, cpus: &[Cpu; 2]) -> anyhow::Result<bool> {
+        let Some(executed) = self.reference.go_round(&self.leader.cpu) else { return Ok(false) };
+        let mut choices = Vec::new();
+        let mut left = machine::difference(&self.leader, &self.reference.machine)?;
+        left.retain(|difference| {
+            let reference = &mut self.reference.machine;
+            !is_accessed_bit(difference, &self.leader, reference, cpus, &mut choices)
+        });
+        self.reference.remember_written();
+        self.progress.instructions += executed;
+        self.log.choices(choices, &self.leader.cpu, self.progress.instructions);
+        Ok(left.is_empty())
+    }
+
     fn compare_memory(&mut self) -> anyhow::Result<Option<Box<Finding>>> {
         let begun = Instant::now();
         let cpus = [self.leader.cpu.clone(), self.base.clone()];
@@ -303,6 +320,9 @@ impl Lockstep {
             return Ok(None);
         }
         let cpu = self.leader.cpu.clone();
+        if self.goes_round(&cpus)? {
+            return Ok(None);
+        }
         let (reference, block) = {
             let machine = &mut self.reference.machine;
             (machine.cpu.clone(), code::block(machine))

@@ -262,6 +262,24 @@ impl Reference {
         false
     }
 
+    /// Goes on to where the CPU is `cpu` once more, if it does so soon and without the world outside; after
+    /// how many instructions.
+    pub(super) fn go_round(&mut self, cpu: &Cpu) -> Option<u64> {
+        const MOST: u64 = 10_000;
+        if self.machine.cpu.halted || !self.machine.cpu.is_same(cpu) {
+            return None;
+        }
+        self.machine.replay(Vec::new());
+        quieten(&self.machine);
+        let begun = self.machine.counters.instructions;
+        let outcome = self.emulator.run_to(&mut self.machine, cpu.eip, MOST);
+        let asked = self.machine.divergence().is_some();
+        self.machine.bus.tap.switch_off();
+        quieten(&self.machine);
+        let is_back = outcome == Outcome::Continue && !asked && self.machine.cpu.is_same(cpu);
+        is_back.then(|| self.machine.counters.instructions - begun)
+    }
+
     fn is_there(&mut self, leader: &Machine, stretch: &Stretch) -> bool {
         let cpu = &self.machine.cpu;
         stretch.stop != Stop::TripleFault
