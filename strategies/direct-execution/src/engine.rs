@@ -288,7 +288,8 @@ impl<C: Code> Engine<C> {
                 if !std::mem::take(&mut again) {
                     return self.step(m);
                 }
-                stint.arm_for(m, GLANCE).map_err(|error| self.failure(error))?;
+                let time = (8 * stint.glance(m)).min(GLANCE);
+                stint.arm_for(m, time).map_err(|error| self.failure(error))?;
                 continue;
             }
             let outcome = self.handle(m, exit)?;

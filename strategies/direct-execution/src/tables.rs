@@ -82,9 +82,9 @@ impl Part {
         Part { entry, table }
     }
 
-    /// Whether it is what a directory entry leads to.
+    /// Whether it is what a directory entry leads to. One that is not accessed yet has to become so.
     fn is_of(&self, entry: u64) -> bool {
-        (entry ^ self.entry) & !ACCESSED == 0
+        self.entry | (entry & ACCESSED) == entry
     }
 
     /// Takes over what the table has about these pages, counted from its first, and says which of them
@@ -151,6 +151,7 @@ impl Tables {
             let entry = mode.directory_entry(m, first);
             match self.parts.get_mut(&first) {
                 Some(part) if part.is_of(entry) => {
+                    part.entry = entry;
                     part.remember(m, mode, &(start - first..end - first), |page| {
                         self.doubtful.push(first + page..first + page + PAGE as u64);
                     });
