@@ -8,7 +8,8 @@
 
 use crate::emit::{self, EAX, ECX, EDX, Hole, short};
 use crate::stub::{Assembly, Part, Step, bit};
-use crate::virtual_cpu::Word;
+use crate::view::PAGE;
+use crate::virtual_cpu::{self, Word};
 use iced_x86::{Code, Encoder, Instruction, MemoryOperand, OpKind, Register as Named};
 use machine::cpu::{Descriptor, SegmentRegister, TableRegister};
 use machine::{LinearAddress, Machine, Selector};
@@ -22,15 +23,17 @@ const KEPT: usize = 2;
 /// Bytes of one.
 const ENTRY: usize = 24;
 
+const _: () = assert!(virtual_cpu::BYTES <= OFFSET && OFFSET + BYTES <= PAGE);
+
 /// Offsets in an entry. What is compared is there negated, for without touching the flags there is
 /// only addition.
 mod field {
     pub(super) const NEGATED_SELECTOR: u8 = 0;
     pub(super) const ADDRESS: u8 = 4;
     pub(super) const NEGATED_LOW: u8 = 8;
+    pub(super) const NEGATED_HIGH: u8 = 12;
     pub(super) const HOST_SELECTOR: u8 = 16;
     pub(super) const SELECTOR: u8 = 20;
-    pub(super) const NEGATED_HIGH: u8 = 12;
 }
 
 /// A load and what came of it.

@@ -11,7 +11,7 @@
 
 use crate::class::{Flow, Treatment, Work};
 use crate::sites::Obstacle;
-use crate::view::{PAGE, View};
+use crate::view::{Examined, PAGE, View};
 
 /// Bytes of `jmp rel32`.
 pub(crate) const JUMP: u16 = 5;
@@ -58,15 +58,22 @@ fn tail(view: &View, plan: &Plan) -> Vec<u16> {
         && tail.len() < MOST_TAIL
     {
         let next = last + known.instruction.len() as u16;
-        let is_shielded = known.treatment == Treatment::Stub(Work::Sti);
-        let wanted = is_shielded || view.is_site(next) && room(view, next).is_err();
+        let wanted = is_sti(known) || view.is_site(next) && room(view, next).is_err();
         if !can_be_copied(view, next) || !wanted {
             break;
         }
         tail.push(next);
         last = next;
     }
+    // Without the one instruction that it shields, STI is no use here: its own byte traps.
+    while tail.last().is_some_and(|last| view.instructions.get(last).is_some_and(is_sti)) {
+        tail.pop();
+    }
     tail
+}
+
+fn is_sti(known: &Examined) -> bool {
+    known.treatment == Treatment::Stub(Work::Sti)
 }
 
 /// Whether an instruction that stays can be in a stub, too.
@@ -129,7 +136,7 @@ fn run(view: &View, first: u16, site: u16) -> Result<Plan, Obstacle> {
         let is_last = known.flow != Flow::Next || next >= PAGE;
         let next = next.min(PAGE) as u16;
         plan.end = next;
-        if known.treatment == Treatment::Stub(Work::Sti) && !can_be_copied(view, next) {
+        if is_sti(known) && !can_be_copied(view, next) {
             // The one instruction before an interrupt is in the stub too, which knows of that.
             least = least.max(next);
         }
@@ -221,6 +228,17 @@ mod tests {
         let code = [0x74, 0x06, 0xb8, 1, 0, 0, 0, 0xfb, 0x40, 0xc3];
         let plan = planned(&code, 0, 7).unwrap();
         assert_eq!((plan.starts, plan.tail, plan.end), (vec![2, 7], vec![8], 8));
+    }
+
+    #[test]
+    fn sti_is_in_no_tail_without_what_it_shields() {
+        // jz to the STI; smsw [0x1000]; sti; loop
+        let code = [0x74, 0x07, 0x0f, 0x01, 0x25, 0, 0x10, 0, 0, 0xfb, 0xe2, 0xfe, 0xc3];
+        let plan = planned(&code, 0, 2).unwrap();
+        assert_eq!((plan.starts, plan.tail), (vec![2], vec![]));
+        // The same with an instruction that can be copied behind it.
+        let code = [0x74, 0x07, 0x0f, 0x01, 0x25, 0, 0x10, 0, 0, 0xfb, 0x40, 0xe2, 0xfe, 0xc3];
+        assert_eq!(planned(&code, 0, 2).unwrap().tail, [9, 10]);
     }
 
     #[test]
