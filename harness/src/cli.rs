@@ -152,6 +152,7 @@ impl std::error::Error for Failure {}
 #[must_use]
 pub fn main() -> ExitCode {
     start_logging();
+    machine::host_time::sleep_exactly();
     match dispatch(Arguments::parse().command) {
         Ok(status) => status,
         Err(error) => {

@@ -3,6 +3,7 @@
 //!
 //! The offsets below are the code's only knowledge of this structure.
 
+use crate::calls::{self, CALLS};
 use host::translated::Fault;
 use machine::Machine;
 use machine::cpu::{Cpu, CpuModel, Cr4, Eflags, SegmentRegister, register};
@@ -153,6 +154,16 @@ pub(crate) struct Context {
     pub(crate) host_stack: u64,
     pub(crate) window: u64,
     pub(crate) fx: u64,
+    /// The machine, for the functions that translated code calls …
+    pub(crate) machine: u64,
+    /// … their addresses, …
+    pub(crate) functions: [u64; CALLS],
+    /// … the stubs that call them, …
+    pub(crate) calls: [u64; CALLS],
+    /// … guest registers that they may change otherwise, …
+    pub(crate) kept: [u32; 4],
+    /// … and how many instructions they have executed.
+    pub(crate) called: u64,
     /// The machine's CPU: what translated code does not keep in registers or here it finds there.
     pub(crate) cpu: u64,
     /// The arithmetic flags, as LAHF and SETO AL leave them in AX.
@@ -191,6 +202,7 @@ impl Context {
         // SAFETY: allocated with this type's layout, and all-zero bytes are a value of each field.
         let mut context = unsafe { Box::from_raw(context) };
         context.host_mxcsr = 0x1f80;
+        context.functions = calls::functions();
         for soft in &mut context.soft {
             soft.clear();
         }
@@ -334,6 +346,9 @@ pub(crate) mod at {
         HOST_STACK = host_stack,
         WINDOW = window,
         FX = fx,
+        FUNCTIONS = functions,
+        CALLS = calls,
+        KEPT = kept,
         CPU = cpu,
         FLAGS = flags,
         DIRECTION = direction,
@@ -399,19 +414,30 @@ pub(crate) mod cpu {
     }
 }
 
-/// Sets GS's base, through which translated code reaches its window; returns the one before.
-pub(crate) fn set_gs_base(base: u64) -> u64 {
-    let before: u64;
-    // SAFETY: nothing in a Linux process uses GS on x86-64, and the strategy has found that the
-    // instructions are allowed (FSGSBASE).
+/// GS's base.
+pub(crate) fn gs_base() -> u64 {
+    let base: u64;
+    // SAFETY: reads a register; the strategy has found that the instruction is allowed (FSGSBASE).
     unsafe {
         core::arch::asm!(
-            "rdgsbase {before}",
+            "rdgsbase {base}",
+            base = out(reg) base,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    base
+}
+
+/// Sets GS's base.
+#[inline]
+pub(crate) fn set_gs_base(base: u64) {
+    // SAFETY: nothing in a Linux process uses GS on x86-64, and the strategy has found that the
+    // instruction is allowed (FSGSBASE).
+    unsafe {
+        core::arch::asm!(
             "wrgsbase {base}",
-            before = out(reg) before,
             base = in(reg) base,
             options(nomem, nostack, preserves_flags)
         );
     }
-    before
 }

@@ -97,6 +97,8 @@ fn reason(instruction: &Instruction, host: &[u8]) -> &'static str {
         "left to the emulator"
     } else if instruction.flow_control() != FlowControl::Next {
         control_flow(instruction)
+    } else if matches!(instruction.mnemonic(), Mnemonic::In | Mnemonic::Out | Mnemonic::Lldt) {
+        "a function of the monitor's is called, without an exit"
     } else if host.len() <= 1 {
         ""
     } else if host.iter().any(loads_floats) {

@@ -12,6 +12,7 @@
 //! `cache` keeps them; `space` and `view` keep the windows.
 
 mod cache;
+mod calls;
 mod class;
 mod context;
 mod emit;

@@ -106,6 +106,7 @@ impl Space {
     }
 
     /// The epoch of a mode here; `fresh` gives out a new one.
+    #[inline]
     pub(crate) fn epoch(&mut self, mode: Mode, fresh: impl FnOnce() -> u32) -> u32 {
         match self.epochs.iter().find(|(of, _)| *of == mode) {
             Some(&(_, epoch)) => epoch,

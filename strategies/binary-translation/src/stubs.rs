@@ -5,6 +5,7 @@
 //! a reason and jumps to the common exit, which does the reverse. The guest's floating-point state
 //! is loaded when a unit first needs it and stored on the way out if it was.
 
+use crate::calls::{self, CALLS, Call};
 use crate::context::{Context, Exit, TARGETS, Target, at, cpu};
 use crate::emit::{
     Address, Emitter, R8, R9, R10, R11, R12, R13, R15, RAX, RCX, Reg, context, guest,
@@ -31,6 +32,8 @@ pub(crate) struct Stubs {
     pub(crate) fpu_resume: u64,
     /// What a RET without its CALL returns to.
     pub(crate) return_missed: u64,
+    /// What translated code calls.
+    pub(crate) calls: [u64; CALLS],
 }
 
 /// Bytes of the x87 instruction and data pointers in the FXSAVE area, kept from the host's.
@@ -67,6 +70,10 @@ pub(crate) fn emit(e: &mut Emitter) -> Stubs {
     e.lea64(RSP, Address::new(RSP, -8));
     let hole = e.jump();
     e.aim(hole, stubs.lookup);
+    for (call, stub) in [Call::Port, Call::LocalTable].into_iter().zip(&mut stubs.calls) {
+        *stub = e.here();
+        calls::stub(e, call, stubs.lookup_exit);
+    }
     stubs.enter = e.here();
     enter(e);
     stubs

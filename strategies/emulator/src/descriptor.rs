@@ -25,11 +25,13 @@ pub(crate) struct Found {
 }
 
 /// A selector as an error code: without its RPL.
+#[inline]
 pub(crate) fn code(selector: Selector) -> u16 {
     selector.0 & !3
 }
 
 /// Looks a selector up in the GDT or LDT; nothing if it lies beyond the table's limit.
+#[inline]
 pub(crate) fn find(m: &mut Machine, selector: Selector) -> Result<Option<Found>, Exception> {
     let offset = selector.table_offset();
     let (base, limit) = if selector.is_local() {
@@ -49,6 +51,7 @@ pub(crate) fn find(m: &mut Machine, selector: Selector) -> Result<Option<Found>,
 }
 
 /// Looks a selector up that has to exist and not to be null.
+#[inline]
 pub(crate) fn fetch(
     m: &mut Machine,
     selector: Selector,
@@ -62,16 +65,19 @@ pub(crate) fn fetch(
 
 impl Found {
     /// The selector as an error code.
+    #[inline]
     pub(crate) fn code(&self) -> u16 {
         code(self.selector)
     }
 
     /// Whether the segment is present.
+    #[inline]
     pub(crate) fn is_present(&self) -> bool {
         self.descriptor.has(rights::PRESENT)
     }
 
     /// Whether this is code or data, not a gate or system segment.
+    #[inline]
     pub(crate) fn is_segment(&self) -> bool {
         self.descriptor.has(rights::NOT_SYSTEM)
     }
@@ -97,6 +103,7 @@ impl Found {
     }
 
     /// The type of a gate or system segment, or `None` for code and data.
+    #[inline]
     pub(crate) fn system_type(&self) -> Option<u8> {
         (!self.is_segment()).then(|| self.descriptor.kind())
     }
@@ -136,6 +143,7 @@ impl Found {
     }
 
     /// LDTR's or TR's contents for this descriptor.
+    #[inline]
     pub(crate) fn to_system_segment(self) -> Segment {
         let descriptor = self.descriptor;
         let (base, limit) = (descriptor.base(), descriptor.limit());
@@ -236,6 +244,7 @@ pub(crate) fn code_at_rpl(
 
 /// LDTR's contents for `selector`; a null selector is allowed and leaves no LDT. `absent` is what an
 /// LDT that is not present raises.
+#[inline]
 pub(crate) fn local_table(
     m: &mut Machine,
     selector: Selector,

@@ -11,6 +11,7 @@ use crate::access;
 use crate::descriptor::{self, Found};
 use crate::exception::Exception;
 use crate::mode;
+use crate::shortcut;
 use crate::task::{self, Reason};
 use crate::transfer::{self, Frame, Stack};
 use machine::cpu::{Descriptor, Dr6, Dr7, Eflags, InterruptShadow, Segment, SegmentRegister};
@@ -85,7 +86,9 @@ fn is_double_fault(exception: Exception) -> bool {
 
 /// Delivers one event. `return_eip` is what its handler returns to.
 pub(crate) fn deliver(m: &mut Machine, event: Exception, return_eip: u32) -> Result<(), Exception> {
-    let delivered = if m.cpu.cr0.contains(machine::cpu::Cr0::PE) {
+    let delivered = if shortcut::deliver(m, event, return_eip, flags_image(m, event)) {
+        Ok(())
+    } else if m.cpu.cr0.contains(machine::cpu::Cr0::PE) {
         through_idt(m, event, return_eip)
     } else {
         through_ivt(m, event, return_eip)

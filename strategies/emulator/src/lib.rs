@@ -21,6 +21,7 @@ mod op;
 mod operand;
 mod paging;
 mod run;
+mod shortcut;
 mod stack;
 mod stepper;
 mod task;
@@ -28,6 +29,7 @@ mod transfer;
 
 pub use decode::{DECODER_OPTIONS, is_ia32};
 pub use float::prepare;
+pub use handlers::tables::load_local_table;
 pub use interrupt::deliver_interrupt;
 pub use maker::pushes_selectors_by_half;
 pub use paging::{Mapping, access as access_page, mapping};

@@ -255,6 +255,13 @@ pub(crate) fn return_outward(m: &mut Machine, outer: &Outer) -> Result<(), Excep
     let esp = &mut m.cpu.registers[register::ESP];
     *esp = if stack.is_32bit() { outer.esp } else { *esp & !0xffff | outer.esp & 0xffff };
     *m.cpu.segment_mut(SegmentRegister::Ss) = stack;
+    forget_inner_data(m, cpl);
+    Ok(())
+}
+
+/// Makes the data segments null that an outer privilege level may not use.
+#[inline]
+pub(crate) fn forget_inner_data(m: &mut Machine, cpl: u8) {
     for register in
         [SegmentRegister::Es, SegmentRegister::Ds, SegmentRegister::Fs, SegmentRegister::Gs]
     {
@@ -264,5 +271,4 @@ pub(crate) fn return_outward(m: &mut Machine, outer: &Outer) -> Result<(), Excep
             *segment = Segment::null(0);
         }
     }
-    Ok(())
 }

@@ -52,24 +52,28 @@ impl PhysicalAddress {
 
 impl Selector {
     /// The requested privilege level.
+    #[inline]
     #[must_use]
     pub const fn rpl(self) -> u8 {
         (self.0 & 3) as u8
     }
 
     /// Whether the selector names the local descriptor table.
+    #[inline]
     #[must_use]
     pub const fn is_local(self) -> bool {
         self.0 & 4 != 0
     }
 
     /// The descriptor's byte offset in its table.
+    #[inline]
     #[must_use]
     pub const fn table_offset(self) -> u32 {
         (self.0 & !7) as u32
     }
 
     /// Whether this is a null selector (index 0 of the GDT, any RPL).
+    #[inline]
     #[must_use]
     pub const fn is_null(self) -> bool {
         self.0 & !3 == 0

@@ -11,6 +11,16 @@ use machine::cpu::{Cr0, InterruptShadow};
 use machine::{LinearAddress, Machine};
 use strategy::{Error, ExitKind};
 
+/// How translated code goes on after [`Engine::step_quickly`].
+pub(super) enum Quickly {
+    /// Behind the instruction.
+    Behind,
+    /// Where the instruction led, at a unit that is known.
+    At { mode: Mode, epoch: u32, unit: u64 },
+    /// The exit has to be handled first.
+    Not,
+}
+
 impl Engine {
     /// Handles what ended the stay in translated code.
     pub(super) fn handle(
@@ -45,14 +55,14 @@ impl Engine {
         Ok(Then::Enter(self.cache.unit(target).host))
     }
 
-    /// Lets the emulator execute one instruction for translated code; true if that can go on at once
-    /// behind it, for nothing else happened.
-    pub(super) fn step_quickly(&mut self, m: &mut Machine, mode: Mode) -> Result<bool, Error> {
+    /// Lets the emulator execute one instruction for translated code, and finds out whether that can
+    /// go on at once, for nothing happened that has to be looked at.
+    pub(super) fn step_quickly(&mut self, m: &mut Machine, mode: Mode) -> Result<Quickly, Error> {
         let reason = self.context.reason;
         let is_miss = reason == Exit::Miss as u32;
         let is_light = is_miss || reason == Exit::LightStep as u32;
         if !is_light && reason != Exit::Step as u32 {
-            return Ok(false);
+            return Ok(Quickly::Not);
         }
         m.cpu.eip = self.context.exit_eip;
         let raised = exceptions(m);
@@ -67,13 +77,21 @@ impl Engine {
         if m.memory.code_was_written() {
             self.take_code_writes(m);
         }
-        Ok(self.outcome == Outcome::Continue
-            && self.context.resume != 0
-            && m.cpu.eip == self.context.exit_next
-            && !self.dropped
-            && self.follow_pages(m)?
-            && (if is_light { exceptions(m) == raised } else { Mode::of(m) == Some(mode) })
-            && !self.is_due(m, Outcome::Continue))
+        if self.dropped || !self.follow_pages(m)? || self.is_due(m, self.outcome) {
+            return Ok(Quickly::Not);
+        }
+        let behind = self.context.resume != 0 && m.cpu.eip == self.context.exit_next;
+        if is_light && behind && exceptions(m) == raised {
+            return Ok(Quickly::Behind);
+        }
+        let Some(now) = Mode::of(m) else { return Ok(Quickly::Not) };
+        if !is_light && behind && now == mode {
+            return Ok(Quickly::Behind);
+        }
+        // An interrupt or a return, more often than not, and by no means for the first time.
+        let epoch = self.epoch(now);
+        let unit = self.context.target(m.cpu.eip, epoch);
+        Ok(unit.map_or(Quickly::Not, |unit| Quickly::At { mode: now, epoch, unit }))
     }
 
     /// Goes on behind an instruction that [`Engine::step_quickly`] has executed.

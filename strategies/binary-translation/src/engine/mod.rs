@@ -4,8 +4,9 @@ mod exits;
 mod spaces;
 mod units;
 
+use self::exits::Quickly;
 use crate::cache::{Cache, Statistics};
-use crate::context::{Context, set_gs_base};
+use crate::context::{Context, gs_base, set_gs_base};
 use crate::mode::Mode;
 use crate::sites::Sites;
 use crate::space::Space;
@@ -116,6 +117,7 @@ impl Engine {
         context.fpu_ensure = cache.stubs.fpu_load;
         context.exit = cache.stubs.exit;
         context.lookup = cache.stubs.lookup;
+        context.calls = cache.stubs.calls;
         context.stack = cache.memory().stack_top();
         Ok(Engine {
             cache,
@@ -153,7 +155,8 @@ impl Engine {
     /// Runs the guest; see [`strategy::Strategy::run`].
     pub(crate) fn run(&mut self, m: &mut Machine, limit: &Limit) -> Result<Stop, Error> {
         let mut stint = self.begin(m, limit)?;
-        let gs_base = set_gs_base(0);
+        let gs_base = gs_base();
+        set_gs_base(0);
         // No window: it is set with the first unit.
         self.context.window = 0;
         let before = m.counters;
@@ -161,7 +164,7 @@ impl Engine {
         let mut kinds = ExitCounts::default();
         kinds.add_counters(&before, &m.counters);
         // What the emulator did that has no kind of its own.
-        let stepped = std::mem::take(&mut self.stepped);
+        let stepped = std::mem::take(&mut self.stepped) + std::mem::take(&mut self.context.called);
         self.exits.add(ExitKind::Emulation, stepped.saturating_sub(kinds.total()));
         self.exits.add_counters(&before, &m.counters);
         set_gs_base(gs_base);
@@ -306,8 +309,8 @@ impl Engine {
         let mut entered = 0;
         loop {
             self.follow(m)?;
-            let Some(mode) = Mode::of(m) else { return Ok(Outcome::Continue) };
-            let epoch = self.epoch(mode);
+            let Some(mut mode) = Mode::of(m) else { return Ok(Outcome::Continue) };
+            let mut epoch = self.epoch(mode);
             if self.dropped || epoch != entered {
                 then = Then::Find;
             }
@@ -330,11 +333,18 @@ impl Engine {
                     }
                 },
             };
-            entered = epoch;
             self.enter(m, mode, epoch, unit, matches!(then, Then::Resume(_)));
-            while self.step_quickly(m, mode)? {
-                self.go_on(m);
+            loop {
+                match self.step_quickly(m, mode)? {
+                    Quickly::Behind => self.go_on(m),
+                    Quickly::At { mode: now, epoch: its, unit } => {
+                        (mode, epoch) = (now, its);
+                        self.enter(m, mode, epoch, unit, false);
+                    }
+                    Quickly::Not => break,
+                }
             }
+            entered = epoch;
             then = self.handle(m, mode, epoch)?;
             if let Then::Leave(outcome) = then {
                 return Ok(outcome);
@@ -381,6 +391,8 @@ impl Engine {
             unit = self.cache.stubs.fpu_resume;
         }
         context.fpu_stored = 0;
+        let machine: *mut Machine = m;
+        context.machine = machine as u64;
         context.cpu = (&raw mut m.cpu) as u64;
         // SAFETY: the stub is the cache's own, the unit lies in it, the context is loaded for the
         // window that GS's base was set to, and the stint has set up this thread.

@@ -18,6 +18,7 @@
 //!                                c3                   ret
 //! ```
 
+mod call;
 mod control;
 mod descriptors;
 mod far;

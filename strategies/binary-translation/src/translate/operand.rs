@@ -225,6 +225,8 @@ fn in_long_mode(i: &Instruction) -> Option<Instruction> {
     // Ignored by the guest's CPU, but to the host's F3 BSF is TZCNT.
     host.set_has_rep_prefix(false);
     host.set_has_repne_prefix(false);
+    // The guest has one CPU, and nobody else writes to its memory while that runs.
+    host.set_has_lock_prefix(false);
     if !host.code().op_code().mode64() {
         return None;
     }

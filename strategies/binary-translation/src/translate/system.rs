@@ -89,6 +89,7 @@ impl Translator<'_> {
             Mnemonic::Lar | Mnemonic::Lsl | Mnemonic::Verr | Mnemonic::Verw if !self.is_soft(i) => {
                 return self.inspect(i);
             }
+            Mnemonic::In | Mnemonic::Out | Mnemonic::Lldt if kernel => return self.called(i),
             Mnemonic::Xlatb => return self.translate_byte(i),
             _ => return false,
         }

@@ -7,6 +7,7 @@ use crate::handlers::flags::{check_virtual_8086, writable};
 use crate::interrupt;
 use crate::mode;
 use crate::op::Op;
+use crate::shortcut;
 use crate::stack;
 use crate::task;
 use crate::transfer::{self, Outer};
@@ -58,7 +59,10 @@ struct Popped {
 /// IRET in all of its forms.
 pub(crate) fn iret<T: Word>(m: &mut Machine, op: &Op) -> Result<(), Exception> {
     check_virtual_8086(m)?;
-    if m.cpu.in_protected_mode() && m.cpu.flags.contains(Eflags::NT) {
+    let mask = restored::<T>(m);
+    if T::SIZE == 4 && shortcut::iret(m, mask) {
+        // Nothing is left to do.
+    } else if m.cpu.in_protected_mode() && m.cpu.flags.contains(Eflags::NT) {
         task::return_to_previous(m, op.next_eip(m))?;
     } else {
         let popped = Popped {
@@ -66,15 +70,14 @@ pub(crate) fn iret<T: Word>(m: &mut Machine, op: &Op) -> Result<(), Exception> {
             selector: Selector(stack::peek::<T>(m, T::SIZE)?.zero_extend() as u16),
             flags: stack::peek::<T>(m, 2 * T::SIZE)?.zero_extend(),
         };
-        return_to::<T>(m, &popped)?;
+        // CPL and IOPL from before the return decide which flags it changes.
+        return_to::<T>(m, &popped, mask)?;
     }
     m.counters.sensitive += 1;
     Ok(())
 }
 
-fn return_to<T: Word>(m: &mut Machine, popped: &Popped) -> Result<(), Exception> {
-    // CPL and IOPL from before the return decide which flags it changes.
-    let mask = restored::<T>(m);
+fn return_to<T: Word>(m: &mut Machine, popped: &Popped, mask: Eflags) -> Result<(), Exception> {
     if !m.cpu.in_protected_mode() {
         transfer::enter_unprotected(m, popped.selector, popped.eip)?;
         stack::drop_bytes(m, 3 * T::SIZE);

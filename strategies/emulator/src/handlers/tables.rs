@@ -72,6 +72,16 @@ pub(crate) fn lldt(m: &mut Machine, op: &Op) -> Result<(), Exception> {
     Ok(())
 }
 
+/// Loads LDTR; false, and nothing is changed, where LLDT would raise an exception.
+pub fn load_local_table(m: &mut Machine, selector: Selector) -> bool {
+    let loaded =
+        descriptor::local_table(m, selector, Exception::protection, Exception::not_present);
+    let Ok(table) = loaded else { return false };
+    m.cpu.ldtr = table;
+    m.counters.privileged += 1;
+    true
+}
+
 /// LTR: the TSS becomes busy.
 pub(crate) fn ltr(m: &mut Machine, op: &Op) -> Result<(), Exception> {
     require_protected_mode(m)?;

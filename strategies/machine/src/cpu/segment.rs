@@ -75,6 +75,7 @@ pub struct Segment {
 
 impl Segment {
     /// A segment with the given parts. `limit` is in bytes.
+    #[inline]
     #[must_use]
     pub fn new(selector: u16, base: u32, limit: u32, attributes: u16) -> Segment {
         let mut segment = Segment { base, limit, read_end: 0, write_end: 0, selector, attributes };
@@ -100,12 +101,14 @@ impl Segment {
     }
 
     /// A system segment: LDT or TSS.
+    #[inline]
     #[must_use]
     pub fn system(selector: u16, base: u32, limit: u32, attributes: u16) -> Segment {
         Segment::new(selector, base, limit, attributes & !access::NOT_SYSTEM)
     }
 
     /// A register that holds a null selector: unusable.
+    #[inline]
     #[must_use]
     pub fn null(selector: u16) -> Segment {
         Segment::new(selector, 0, 0, 0)
@@ -187,6 +190,7 @@ impl Segment {
     }
 
     /// Whether the rights allow a read, the offset aside (Intel SDM volume 3, 5.5).
+    #[inline]
     #[must_use]
     pub fn is_readable(&self) -> bool {
         self.has(access::PRESENT | access::NOT_SYSTEM)
@@ -194,6 +198,7 @@ impl Segment {
     }
 
     /// Whether the rights allow a write, the offset aside.
+    #[inline]
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.has(access::PRESENT | access::NOT_SYSTEM | access::WRITABLE) && !self.has(access::CODE)
@@ -212,6 +217,7 @@ impl Segment {
     }
 
     /// Whether this is an expand-down data segment.
+    #[inline]
     #[must_use]
     pub fn is_expand_down(&self) -> bool {
         !self.has(access::CODE) && self.has(access::NOT_SYSTEM | access::EXPAND_DOWN)
@@ -224,6 +230,7 @@ impl Segment {
         self.base == 0 && self.limit == u32::MAX && self.is_usable() && !self.is_expand_down()
     }
 
+    #[inline]
     fn update_fast_ends(&mut self) {
         let end = if self.is_expand_down() { 0 } else { u64::from(self.limit) + 1 };
         self.read_end = if self.is_readable() { end } else { 0 };
@@ -237,12 +244,14 @@ pub struct Descriptor(pub u64);
 
 impl Descriptor {
     /// The segment base, or for a TSS or LDT its base.
+    #[inline]
     #[must_use]
     pub fn base(self) -> u32 {
         ((self.0 >> 16) & 0x00ff_ffff) as u32 | ((self.0 >> 56) as u32) << 24
     }
 
     /// The limit in bytes, granularity applied.
+    #[inline]
     #[must_use]
     pub fn limit(self) -> u32 {
         let raw = (self.0 & 0xffff) as u32 | ((self.0 >> 32) & 0xf_0000) as u32;
@@ -250,24 +259,28 @@ impl Descriptor {
     }
 
     /// Access rights, see [`access`].
+    #[inline]
     #[must_use]
     pub fn attributes(self) -> u16 {
         ((self.0 >> 40) & 0xf0ff) as u16
     }
 
     /// Whether all of `bits` are set in the access rights.
+    #[inline]
     #[must_use]
     pub fn has(self, bits: u16) -> bool {
         self.attributes() & bits == bits
     }
 
     /// The descriptor privilege level.
+    #[inline]
     #[must_use]
     pub fn dpl(self) -> u8 {
         ((self.0 >> 45) & 3) as u8
     }
 
     /// The four type bits.
+    #[inline]
     #[must_use]
     pub fn kind(self) -> u8 {
         ((self.0 >> 40) & 15) as u8
@@ -280,12 +293,14 @@ impl Descriptor {
     }
 
     /// Gate: the target selector.
+    #[inline]
     #[must_use]
     pub fn gate_selector(self) -> Selector {
         Selector((self.0 >> 16) as u16)
     }
 
     /// Gate: the target offset, all 32 bits.
+    #[inline]
     #[must_use]
     pub fn gate_offset(self) -> u32 {
         (self.0 & 0xffff) as u32 | ((self.0 >> 32) as u32 & 0xffff_0000)
