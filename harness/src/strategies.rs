@@ -91,7 +91,10 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
         built: Some(Built {
             policy: Policy::NATIVE,
             support: binary_translation::support,
-            make: |_| Ok(Box::new(binary_translation::BinaryTranslation::new()?)),
+            make: |options| {
+                let options = options.binary_translation;
+                Ok(Box::new(binary_translation::BinaryTranslation::with_options(options)?))
+            },
             watch: None,
             records_time: true,
             planted: Some(|_| {
@@ -118,6 +121,12 @@ pub const ALL: [Entry; StrategyId::ALL.len()] = [
 /// The watch for guests whose own bytes run in ring 3.
 fn watch_native(machine: &mut Machine, most: u64) -> Result<Option<String>, Error> {
     let found = trap_and_emulate::TrapAndEmulate::new().watch(machine, most)?;
+    Ok(found.map(|divergence| divergence.to_string()))
+}
+
+/// The watch for guests whose ring 3 alone runs natively.
+fn watch_native_user(machine: &mut Machine, most: u64) -> Result<Option<String>, Error> {
+    let found = binary_translation::BinaryTranslation::watch(machine, most)?;
     Ok(found.map(|divergence| divergence.to_string()))
 }
 

@@ -106,6 +106,7 @@ fn what_the_command_line_says_replaces_what_the_file_says() {
         "code-patching",
         "code-patching(on-trap)",
         "binary-translation",
+        "binary-translation(direct)",
         "hardware-assist",
     ];
     assert_eq!(changed(peers), [&built_in[..], &["qemu-tcg"]].concat());
@@ -164,7 +165,7 @@ fn options_that_make_no_sense_are_named() {
         (format!("{table}threshold = -1"), 4, "key \"threshold\": invalid value: integer `-1`, expected a whole number".to_owned()),
         (format!("{table}treshold = 1"), 4, "unknown key \"treshold\"; did you mean \"threshold\"?".to_owned()),
         ("[\"code-patching(ontrap)\"]".to_owned(), 2, "key \"strategies\": unknown strategy \"code-patching(ontrap)\"; did you mean \"code-patching(on-trap)\"?".to_owned()),
-        ("[\"code-patching\"]\n[options.interpretation]\nmode = 1".to_owned(), 3, "unknown key \"interpretation\"; known are code-patching".to_owned()),
+        ("[\"code-patching\"]\n[options.interpretation]\nmode = 1".to_owned(), 3, "unknown key \"interpretation\"; known are code-patching, binary-translation".to_owned()),
     ] {
         let message = targets(&format!("{PATCHING}{text}"), &Overrides::default()).unwrap_err();
         assert_eq!(message, format!("x.toml:{line}: {expected}"));

@@ -83,3 +83,34 @@ fn both_modes_are_measured_side_by_side() {
     let saved = std::fs::read_to_string(out.join("experiment.toml")).unwrap();
     assert!(saved.contains("threshold = 3"), "{saved}");
 }
+
+/// What `pushf` comes to in an experiment with this in it.
+fn outcome_of_pushf(rest: &str) -> Result<String, String> {
+    let folder = TempDir::new().unwrap();
+    let text = format!("workloads = [\"pushf\"]\nsamples = 1\nsample-time = \"2ms\"\n{rest}");
+    std::fs::write(folder.path().join("x.toml"), text).unwrap();
+    let output = run(folder.path(), &["bench", "x.toml", "--out", "out"]);
+    if !output.status.success() {
+        assert_eq!(output.status.code(), Some(2));
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let samples: Vec<SampleRow> = read(&folder.path().join("out/samples.csv")).unwrap();
+    Ok(samples[0].outcome.name().to_owned())
+}
+
+#[test]
+fn user_code_is_run_as_said() {
+    if !is_usable() || !strategies::support(StrategyId::BinaryTranslation).is_usable() {
+        return;
+    }
+    let plain = "strategies = [\"binary-translation\"]\n";
+    let named = "strategies = [\"binary-translation(direct)\"]\n";
+    let option = |user| format!("[options.binary-translation]\nuser = \"{user}\"\n");
+    assert_eq!(outcome_of_pushf(plain).as_deref(), Ok("ok"));
+    assert_eq!(outcome_of_pushf(named).as_deref(), Ok("wrong"));
+    assert_eq!(outcome_of_pushf(&format!("{plain}{}", option("direct"))).as_deref(), Ok("wrong"));
+    let error = outcome_of_pushf(&format!("{named}{}", option("translated"))).unwrap_err();
+    assert!(error.contains("contradicts") && error.contains("x.toml:6"), "{error}");
+    let error = outcome_of_pushf(&format!("{plain}{}", option("native"))).unwrap_err();
+    assert!(error.contains("x.toml:6") && error.contains("translated"), "{error}");
+}

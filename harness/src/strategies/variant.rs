@@ -5,6 +5,7 @@
 //! line, in CSV files and plots. [`NAMED`] is the one list of those.
 
 use super::Watch;
+use binary_translation::User;
 use code_patching::Mode;
 use serde::{Deserialize, Serialize};
 use strategy::StrategyId;
@@ -15,6 +16,8 @@ use strategy::StrategyId;
 pub struct Options {
     /// Those of `code-patching`.
     pub code_patching: code_patching::Options,
+    /// Those of `binary-translation`.
+    pub binary_translation: binary_translation::Options,
 }
 
 /// A strategy with its options.
@@ -44,15 +47,25 @@ pub struct Named {
 }
 
 /// All named settings.
-pub const NAMED: [Named; 1] = [Named {
-    name: "code-patching(on-trap)",
-    id: StrategyId::CodePatching,
-    summary: "only what has trapped often is rewritten; what does not trap goes wrong",
-    set: |options| options.code_patching.mode = Mode::OnTrap,
-    is_set: |options| options.code_patching.mode == Mode::OnTrap,
-    // Until it is patched, code runs as it does there.
-    watch: Some(super::watch_native),
-}];
+pub const NAMED: [Named; 2] = [
+    Named {
+        name: "code-patching(on-trap)",
+        id: StrategyId::CodePatching,
+        summary: "only what has trapped often is rewritten; what does not trap goes wrong",
+        set: |options| options.code_patching.mode = Mode::OnTrap,
+        is_set: |options| options.code_patching.mode == Mode::OnTrap,
+        // Until it is patched, code runs as it does there.
+        watch: Some(super::watch_native),
+    },
+    Named {
+        name: "binary-translation(direct)",
+        id: StrategyId::BinaryTranslation,
+        summary: "only the kernel is translated; user code runs natively, sensitive or not",
+        set: |options| options.binary_translation.user = User::Direct,
+        is_set: |options| options.binary_translation.user == User::Direct,
+        watch: Some(super::watch_native_user),
+    },
+];
 
 impl From<StrategyId> for Variant {
     fn from(id: StrategyId) -> Variant {
@@ -70,6 +83,9 @@ impl Variant {
             if own.code_patching.mode == Mode::Prescan {
                 own.code_patching.threshold = code_patching::Options::DEFAULT_THRESHOLD;
             }
+        }
+        if id == StrategyId::BinaryTranslation {
+            own.binary_translation = options.binary_translation;
         }
         Variant { id, options: own }
     }

@@ -8,8 +8,12 @@
 //! and a memory operand becomes `gs:` with 32-bit address size. R13 points to the context; the rest
 //! of R8 to R15 is scratch. Translated code can reach nothing outside its window and its context.
 //!
+//! With [`User::Direct`] only the kernel is translated: ring 3 runs natively, in the window at linear
+//! address 0 that direct execution has. It saves what translated user code is slower by, costs a signal
+//! at each entry into the kernel, and what is sensitive in ring 3 goes wrong.
+//!
 //! From the top: `engine` runs units and handles what ends them; `translate` makes them;
-//! `cache` keeps them; `space` and `view` keep the windows.
+//! `cache` keeps them; `calls` has what they call; `space` and `view` keep the windows.
 
 mod cache;
 mod calls;
@@ -20,6 +24,7 @@ mod engine;
 mod explain;
 mod memory;
 mod mode;
+mod options;
 mod sites;
 mod space;
 mod stubs;
@@ -27,7 +32,11 @@ mod translate;
 mod view;
 
 pub use cache::Statistics;
+pub use direct_execution::Divergence;
 pub use explain::{Explained, explain};
+pub use options::{Options, User};
+
+use direct_execution::UserCode;
 
 use engine::Engine;
 use machine::Machine;
@@ -63,6 +72,31 @@ impl BinaryTranslation {
     /// When the host lacks something or gives no memory.
     pub fn new() -> Result<BinaryTranslation, Error> {
         BinaryTranslation::with_sites(Sites::default())
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    /// As [`BinaryTranslation::new`]; when user code is to run natively, also where the host does not
+    /// allow that ([`direct_execution::support`]).
+    pub fn with_options(options: Options) -> Result<BinaryTranslation, Error> {
+        let mut made = BinaryTranslation::new()?;
+        if options.user == User::Direct {
+            if let Support::Missing(reason) = direct_execution::support() {
+                return Err(Error::Unsupported { strategy: StrategyId::BinaryTranslation, reason });
+            }
+            made.engine.run_user_natively(UserCode::new(StrategyId::BinaryTranslation));
+        }
+        Ok(made)
+    }
+
+    /// Where user code runs natively: runs the guest one instruction at a time, for at most `most` of
+    /// them, and returns the first of ring 3's that is executed otherwise than the architecture says.
+    ///
+    /// # Errors
+    /// When the host fails.
+    pub fn watch(machine: &mut Machine, most: u64) -> Result<Option<Divergence>, Error> {
+        UserCode::new(StrategyId::BinaryTranslation).watch(machine, most)
     }
 
     /// For tests: a translator to which every memory access is guilty before it was tried, so that

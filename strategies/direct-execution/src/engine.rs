@@ -10,6 +10,7 @@ use crate::watch::{self, Before, Divergence};
 use crate::world::{self, Entry};
 use emulator::{Emulator, Outcome, Stepper};
 use host::compatibility::CompatibilityMode;
+use iced_x86::Mnemonic;
 use machine::Machine;
 use machine::clock::{ClockSource, Nanos};
 use machine::cpu::{Cr0, Dr6, Eflags, InterruptShadow};
@@ -34,7 +35,7 @@ const INSTRUCTIONS_PER_MICROSECOND: u64 = 1000;
 pub struct Engine<C> {
     id: StrategyId,
     code: C,
-    shadow: Option<Shadow>,
+    pub(crate) shadow: Option<Shadow>,
     segments: ShadowSegments,
     emulator: Emulator,
     stepper: Stepper,
@@ -42,7 +43,9 @@ pub struct Engine<C> {
     entered: u32,
     /// Whether the emulator may hold decoded code.
     decoded: bool,
-    exits: ExitCounts,
+    pub(crate) exits: ExitCounts,
+    /// Whether only ring 3 is run natively.
+    pub(crate) only_user: bool,
 }
 
 /// Whether this host can run guests so.
@@ -79,6 +82,7 @@ impl<C: Code> Engine<C> {
             entered: 0,
             decoded: false,
             exits: ExitCounts::default(),
+            only_user: false,
         }
     }
 
@@ -142,7 +146,7 @@ impl<C: Code> Engine<C> {
         answer.map_err(|error| self.failure(error))
     }
 
-    fn failure(&self, error: host::Error) -> Error {
+    pub(crate) fn failure(&self, error: host::Error) -> Error {
         match error {
             host::Error::Host { what, source } => Error::Host { what, source },
             other => Error::Unsupported { strategy: self.id, reason: other.to_string() },
@@ -177,6 +181,11 @@ impl<C: Code> Engine<C> {
         Ok(None)
     }
 
+    /// Whether the next instruction is the CPU's own.
+    fn is_native(&self, m: &Machine) -> bool {
+        world::can_stay(m) && !(self.only_user && m.cpu.cpl != 3)
+    }
+
     /// One instruction, natively where it can be, and compared where ring 3 may get it wrong.
     fn watched_step(
         &mut self,
@@ -184,15 +193,16 @@ impl<C: Code> Engine<C> {
         stint: &mut Stint<'_>,
     ) -> Result<Result<Outcome, Divergence>, Error> {
         let instruction = emulator::instruction(m);
-        let Some(instruction) = instruction.filter(|_| world::can_stay(m)) else {
+        let Some(instruction) = instruction.filter(|_| self.is_native(m)) else {
             return Ok(Ok(emulator::step(m)));
         };
-        if watch::is_lost(&instruction) {
+        let reads_host_time = self.only_user && instruction.mnemonic() == Mnemonic::Rdtsc;
+        if watch::is_lost(&instruction) || reads_host_time {
             return Ok(Err(Divergence::at(m.cpu.instruction_address(), &instruction)));
         }
         let before = watch::is_sensitive(&instruction).then(|| Before::take(m, &instruction));
         loop {
-            match self.native(m, stint, true)? {
+            match self.native(m, &mut stint.mode, true)? {
                 Exit::Timer | Exit::Crossing(_) => {}
                 Exit::Step => break,
                 Exit::Page { address, write, .. }
@@ -276,7 +286,7 @@ impl<C: Code> Engine<C> {
         let begun = (m.cpu.eip, m.cpu.registers);
         let mut again = true;
         loop {
-            let exit = self.native(m, stint, false)?;
+            let exit = self.native(m, &mut stint.mode, false)?;
             if exit == Exit::Timer {
                 self.exits.count(ExitKind::Host);
                 stint.armed = None;
@@ -300,7 +310,7 @@ impl<C: Code> Engine<C> {
         }
     }
 
-    fn handle(&mut self, m: &mut Machine, exit: Exit) -> Result<Outcome, Error> {
+    pub(crate) fn handle(&mut self, m: &mut Machine, exit: Exit) -> Result<Outcome, Error> {
         match exit {
             Exit::Page { address, fetch: true, .. } => {
                 let answer = self.with_code(|code, shadow| {
@@ -370,17 +380,17 @@ impl<C: Code> Engine<C> {
     }
 
     /// One stay in native code.
-    fn native(
+    pub(crate) fn native(
         &mut self,
         m: &mut Machine,
-        stint: &mut Stint<'_>,
+        mode: &mut CompatibilityMode,
         single_step: bool,
     ) -> Result<Exit, Error> {
         self.prepare(m).map_err(|error| self.failure(error))?;
         self.entered = m.cpu.eip;
         let eip = self.with_code(|code, shadow| code.enter(m, shadow))?;
         if let Some(pads) = self.code.pads() {
-            stint.mode.allow_crossings(pads);
+            mode.allow_crossings(pads);
         }
         let ceiling = self.shadow.as_ref().and_then(Shadow::ceiling).filter(|_| m.cpu.cpl == 3);
         let code_shift = self.shadow.as_ref().map_or(0, Shadow::code_shift);
@@ -390,7 +400,7 @@ impl<C: Code> Engine<C> {
         let selectors = selectors.map_err(|error| self.failure(error))?;
         self.code.segments_shown(m, &selectors, self.segments.generation());
         let entry = Entry { eip, single_step, selectors };
-        let exit = world::stay(m, &mut stint.mode, &self.segments, entry);
+        let exit = world::stay(m, mode, &self.segments, entry);
         let exit = exit.map_err(|error| self.failure(error))?;
         let crossing = if let Exit::Crossing(number) = exit { Some(number) } else { None };
         self.code.leave(m, crossing);

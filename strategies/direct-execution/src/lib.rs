@@ -18,10 +18,12 @@ mod segments;
 mod shadow;
 mod straddle;
 mod tables;
+mod user;
 mod watch;
 mod world;
 
 pub use code::{Code, GuestBytes};
 pub use engine::{Engine, support};
 pub use shadow::{CodePage, Shadow, Touch};
+pub use user::UserCode;
 pub use watch::Divergence;

@@ -276,6 +276,12 @@ impl CompatibilityMode {
         Ok(())
     }
 
+    /// Whether the timer has fired and ended no stay yet.
+    #[must_use]
+    pub fn is_kicked(&self) -> bool {
+        self.area.kicked.load(Ordering::Relaxed) != 0
+    }
+
     fn load(&mut self, state: &IntegerState, fpu: &mut Fpu) -> Result<(), Error> {
         let area = &mut *self.area;
         let Selectors { cs, ss, ds, es, fs, gs } = state.selectors;

@@ -6,6 +6,7 @@
 //! the page shared with the kernel, which KVM_RUN looks at after the last moment at which a signal
 //! could be missed. What the guest is interrupted for is the caller's business.
 
+use crate::signals;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
@@ -27,6 +28,11 @@ fn signal() -> libc::c_int {
 }
 
 extern "C" fn on_kick(_signal: libc::c_int) {
+    raise();
+}
+
+/// Sets the bytes that this thread's kicks set. Safe in a signal handler.
+pub(crate) fn raise() {
     for flag in [FLAG.get(), SECOND.get()] {
         if !flag.is_null() {
             // SAFETY: `Kick::new` had the promise that the byte stays valid, and the pointer is
@@ -70,7 +76,23 @@ impl Kick {
     /// As [`Kick::new`], for both.
     pub unsafe fn with_two_flags(flag: *mut u8, second: *mut u8) -> io::Result<Kick> {
         install_handler()?;
-        let timer = create_timer()?;
+        Kick::with_timer(create_timer(signal(), ptr::null_mut())?, flag, second)
+    }
+
+    /// The same by the signal that ends stays in native code: for a thread that is set up for
+    /// [compatibility mode](crate::compatibility::CompatibilityMode), where no other signal arrives.
+    ///
+    /// # Errors
+    /// As [`Kick::new`].
+    ///
+    /// # Safety
+    /// As [`Kick::new`], for both.
+    pub unsafe fn among_native_stays(flag: *mut u8, second: *mut u8) -> io::Result<Kick> {
+        let timer = create_timer(libc::SIGALRM, signals::timer_mark())?;
+        Kick::with_timer(timer, flag, second)
+    }
+
+    fn with_timer(timer: libc::timer_t, flag: *mut u8, second: *mut u8) -> io::Result<Kick> {
         let outer_flags = [FLAG.replace(flag), SECOND.replace(second)];
         Ok(Kick { timer, fires_at: None, outer_flags, not_send: PhantomData })
     }
@@ -136,18 +158,19 @@ fn install_handler() -> io::Result<()> {
 }
 
 /// Creates a timer that signals this thread, and lets the signal through here.
-fn create_timer() -> io::Result<libc::timer_t> {
+fn create_timer(signal: libc::c_int, mark: *mut libc::c_void) -> io::Result<libc::timer_t> {
     // SAFETY: all-zero values are valid for these plain structures.
     let (mut event, mut set): (libc::sigevent, libc::sigset_t) = unsafe { mem::zeroed() };
     event.sigev_notify = libc::SIGEV_THREAD_ID;
-    event.sigev_signo = signal();
+    event.sigev_signo = signal;
+    event.sigev_value = libc::sigval { sival_ptr: mark };
     // SAFETY: gettid has no preconditions.
     event.sigev_notify_thread_id = unsafe { libc::gettid() };
     let mut timer = ptr::null_mut();
     // SAFETY: all pointers are to live locals of the right types.
     unsafe {
         libc::sigemptyset(&mut set);
-        libc::sigaddset(&mut set, signal());
+        libc::sigaddset(&mut set, signal);
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, ptr::null_mut());
         if libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) != 0 {
             return Err(io::Error::last_os_error());

@@ -7,6 +7,7 @@
 
 use crate::Error;
 use crate::dispatch;
+use crate::kick;
 use crate::sandbox::escape;
 use crate::time_stamp;
 use crate::translated;
@@ -190,6 +191,7 @@ pub(crate) unsafe extern "C" fn host_signal(
         // SAFETY: set for as long as the area lives, to this thread's area.
         unsafe { (*area).kicked.store(1, Ordering::Relaxed) };
     }
+    kick::raise();
 }
 
 /// Gives a signal to whoever handled it before.

@@ -84,6 +84,9 @@ impl Engine {
         if is_light && behind && exceptions(m) == raised {
             return Ok(Quickly::Behind);
         }
+        if self.is_direct(m) {
+            return Ok(Quickly::Not);
+        }
         let Some(now) = Mode::of(m) else { return Ok(Quickly::Not) };
         if !is_light && behind && now == mode {
             return Ok(Quickly::Behind);

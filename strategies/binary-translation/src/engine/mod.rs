@@ -1,5 +1,6 @@
 //! The run loop: translated code, its exits, and what the emulator runs in between.
 
+mod direct;
 mod exits;
 mod spaces;
 mod units;
@@ -11,7 +12,9 @@ use crate::mode::Mode;
 use crate::sites::Sites;
 use crate::space::Space;
 use crate::stubs;
+use direct_execution::UserCode;
 use emulator::{Emulator, Outcome, Stepper};
+use host::compatibility::CompatibilityMode;
 use host::kick::Kick;
 use host::translated::{Region, TranslatedCode};
 use machine::Machine;
@@ -76,6 +79,8 @@ pub(crate) struct Engine {
     /// What the last of them came to.
     outcome: Outcome,
     exits: ExitCounts,
+    /// What runs the guest's ring 3 natively, if that is how it is run.
+    direct: Option<UserCode>,
 }
 
 /// One call of [`Engine::run`].
@@ -83,6 +88,8 @@ struct Stint<'a> {
     limit: &'a Limit,
     spent: u64,
     kick: Kick,
+    // Dropped before what it was made after: each gives back the signals' stack that it found.
+    native: Option<CompatibilityMode>,
     _code: TranslatedCode,
 }
 
@@ -141,6 +148,7 @@ impl Engine {
             stepped: 0,
             outcome: Outcome::Continue,
             exits: ExitCounts::default(),
+            direct: None,
         })
     }
 
@@ -168,6 +176,12 @@ impl Engine {
         self.exits.add(ExitKind::Emulation, stepped.saturating_sub(kinds.total()));
         self.exits.add_counters(&before, &m.counters);
         set_gs_base(gs_base);
+        if let Some(direct) = &mut self.direct {
+            direct.end();
+        }
+        for (kind, number) in self.take_direct_exits().iter() {
+            self.exits.add(kind, number);
+        }
         stop
     }
 
@@ -193,14 +207,24 @@ impl Engine {
         };
         let poll = (&raw mut self.context.poll).cast::<u8>();
         let epoch = (&raw mut self.context.epoch).cast::<u8>();
-        // SAFETY: the context is this value's own and stays where it is as long as the stint; the
-        // fault stub can be reached from all translated code, which has a stack of its own.
-        let (code, kick) = unsafe {
-            let code = TranslatedCode::new(region).map_err(failure)?;
-            (code, Kick::with_two_flags(poll.add(7), epoch))
+        // SAFETY: the fault stub can be reached from all translated code, which has a stack of its own.
+        let code = unsafe { TranslatedCode::new(region) }.map_err(failure)?;
+        let native = match &mut self.direct {
+            Some(direct) => {
+                direct.begin()?;
+                Some(CompatibilityMode::new().map_err(failure)?)
+            }
+            None => None,
+        };
+        // SAFETY: the context is this value's own and stays where it is as long as the stint.
+        let kick = unsafe {
+            match native {
+                Some(_) => Kick::among_native_stays(poll.add(7), epoch),
+                None => Kick::with_two_flags(poll.add(7), epoch),
+            }
         };
         let kick = kick.map_err(|source| Error::Host { what: "timer", source })?;
-        Ok(Stint { limit, spent: 0, kick, _code: code })
+        Ok(Stint { limit, spent: 0, kick, native, _code: code })
     }
 
     /// Makes the translated code the one whose pages are watched; it is forgotten if it was not.
@@ -296,7 +320,7 @@ impl Engine {
         }
         self.context.rearm();
         stint.kick.arm(start, start + glance(m, stint));
-        let outcome = self.stay_until(m);
+        let outcome = self.stay_until(m, stint.native.as_mut());
         self.steps = 0;
         let spent = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
         let instructions = spent.saturating_add(1).saturating_mul(INSTRUCTIONS_PER_MICROSECOND);
@@ -304,11 +328,24 @@ impl Engine {
         outcome
     }
 
-    fn stay_until(&mut self, m: &mut Machine) -> Result<Outcome, Error> {
+    fn stay_until(
+        &mut self,
+        m: &mut Machine,
+        mut native: Option<&mut CompatibilityMode>,
+    ) -> Result<Outcome, Error> {
         let mut then = Then::Find;
         let mut entered = 0;
         loop {
             self.follow(m)?;
+            if let Some(native) = native.as_deref_mut()
+                && self.is_direct(m)
+            {
+                then = self.visit(m, native)?;
+                if let Then::Leave(outcome) = then {
+                    return Ok(outcome);
+                }
+                continue;
+            }
             let Some(mut mode) = Mode::of(m) else { return Ok(Outcome::Continue) };
             let mut epoch = self.epoch(mode);
             if self.dropped || epoch != entered {

@@ -39,6 +39,9 @@ impl Engine {
         }
         m.tlb.exchange_forgotten(&mut self.forgotten);
         self.generation = m.tlb.generation();
+        if let Some(direct) = &mut self.direct {
+            direct.forget(&self.forgotten);
+        }
         let mut without_code = true;
         for address in &self.forgotten.pages {
             let space = &mut self.spaces[self.current];
@@ -59,6 +62,9 @@ impl Engine {
     pub(super) fn activate(&mut self, m: &mut Machine) -> Result<(), Error> {
         m.tlb.take_forgotten();
         self.generation = m.tlb.generation();
+        if let Some(direct) = &mut self.direct {
+            direct.forget_all();
+        }
         self.context.soft.iter_mut().for_each(|soft| soft.clear());
         let key = SpaceKey::of(m);
         self.current = self.space(key)?;

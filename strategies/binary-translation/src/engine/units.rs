@@ -64,6 +64,9 @@ impl Engine {
         for space in &mut self.spaces {
             space.withhold(offset).map_err(failure)?;
         }
+        if let Some(direct) = &mut self.direct {
+            direct.withhold_writes(offset)?;
+        }
         if let Some(host) = m.memory.host_page(page) {
             m.tlb.withhold_writes(host);
             self.context.soft.iter_mut().for_each(|soft| soft.withhold(host));

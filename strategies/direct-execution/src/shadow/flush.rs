@@ -5,16 +5,26 @@ use super::{BETWEEN_SEARCHES, END, Shadow, look_up};
 use crate::tables::Changes;
 use host::runs::{PAGE, Page, joined};
 use machine::Machine;
+use machine::tlb::Forgotten;
 use std::ops::Range;
 
 impl Shadow {
     /// Follows what the guest flushed since the last call.
     pub(crate) fn follow_flushes(&mut self, m: &mut Machine) -> Result<(), host::Error> {
         let forgotten = m.tlb.take_forgotten();
+        self.follow(m, &forgotten)
+    }
+
+    /// Follows that.
+    pub(crate) fn follow(
+        &mut self,
+        m: &mut Machine,
+        forgotten: &Forgotten,
+    ) -> Result<(), host::Error> {
         if forgotten.all {
             return self.revalidate(m);
         }
-        for address in forgotten.pages {
+        for address in &forgotten.pages {
             let page = u64::from(address.0) & !(PAGE - 1);
             self.unmap(page..page + PAGE)?;
         }
