@@ -6,7 +6,7 @@
 //! the page shared with the kernel, which KVM_RUN looks at after the last moment at which a signal
 //! could be missed. What the guest is interrupted for is the caller's business.
 
-use crate::signals;
+use crate::{signals, translated};
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
@@ -27,12 +27,22 @@ fn signal() -> libc::c_int {
     libc::SIGRTMIN() + 5
 }
 
-extern "C" fn on_kick(_signal: libc::c_int) {
-    raise();
+extern "C" fn on_kick(
+    _signal: libc::c_int,
+    _info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    // SAFETY: the kernel's frame, which is the handler's own.
+    unsafe { raise(context.cast()) };
 }
 
-/// Sets the bytes that this thread's kicks set. Safe in a signal handler.
-pub(crate) fn raise() {
+/// Sets the bytes that this thread's kicks set, and breaks off what would not look at them for long.
+///
+/// # Safety
+/// Within a signal handler, with the kernel's context.
+pub(crate) unsafe fn raise(context: *mut libc::ucontext_t) {
+    // SAFETY: as promised.
+    unsafe { translated::break_string_off(context) };
     for flag in [FLAG.get(), SECOND.get()] {
         if !flag.is_null() {
             // SAFETY: `Kick::new` had the promise that the byte stays valid, and the pointer is
@@ -147,8 +157,8 @@ fn install_handler() -> io::Result<()> {
         let mut action: libc::sigaction = unsafe { mem::zeroed() };
         action.sa_sigaction = on_kick as *const () as usize;
         // Device models write files on this thread: those calls are restarted. KVM_RUN is not.
-        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
-        // SAFETY: the handler only does what is safe in a signal handler: one atomic store.
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+        // SAFETY: the handler only does what is safe in a signal handler: plain and atomic stores.
         match unsafe { libc::sigaction(signal(), &action, ptr::null_mut()) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)),

@@ -191,7 +191,8 @@ pub(crate) unsafe extern "C" fn host_signal(
         // SAFETY: set for as long as the area lives, to this thread's area.
         unsafe { (*area).kicked.store(1, Ordering::Relaxed) };
     }
-    kick::raise();
+    // SAFETY: the kernel's context.
+    unsafe { kick::raise(context.cast()) };
 }
 
 /// Gives a signal to whoever handled it before.

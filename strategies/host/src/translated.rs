@@ -30,6 +30,10 @@ thread_local! {
     static REGION: Cell<*const Region> = const { Cell::new(ptr::null()) };
 }
 
+/// In place of a vector: a kick has broken a repeated string instruction off, between two of its
+/// iterations.
+pub const KICK: u32 = 1 << 8;
+
 /// What the handler saw.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -38,7 +42,7 @@ pub struct Fault {
     pub host_rip: u64,
     /// The address of a page fault; 0 for one that is not canonical.
     pub address: u64,
-    /// The exception's vector.
+    /// The exception's vector, or [`KICK`].
     pub trap: u32,
     /// Its error code.
     pub error_code: u32,
@@ -136,6 +140,34 @@ pub(crate) fn install() -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Lets translated code that a signal found at a repeated string instruction go on at its exit: left
+/// alone, that would go on for as long as its counter says. Safe in a signal handler.
+///
+/// # Safety
+/// Within a signal handler, with the kernel's context.
+pub(crate) unsafe fn break_string_off(context: *mut libc::ucontext_t) {
+    // SAFETY: the kernel's frame, and a region that is set for as long as it lives.
+    let (saved, region) = unsafe { (&mut (*context).uc_mcontext.gregs, REGION.get().as_ref()) };
+    let rip = saved[libc::REG_RIP as usize] as u64;
+    let Some(region) = region.filter(|region| region.code.contains(&rip)) else { return };
+    // SAFETY: within the code, whose last bytes are no instruction that is executed.
+    let code = unsafe { (rip as usize as *const [u8; 3]).read_unaligned() };
+    if !repeats(code) {
+        return;
+    }
+    let fault = Fault { host_rip: rip, address: 0, trap: KICK, error_code: 0 };
+    // SAFETY: as in `on_fault`.
+    unsafe { region.fault.write(fault) };
+    saved[libc::REG_RIP as usize] = region.exit as i64;
+}
+
+/// Whether these bytes begin a repeated string instruction on memory, as the translator writes it.
+fn repeats(code: [u8; 3]) -> bool {
+    let [prefix, second, third] = code;
+    let opcode = if second == 0x66 { third } else { second };
+    matches!(prefix, 0xf2 | 0xf3) && matches!(opcode, 0xa4..=0xa7 | 0xaa..=0xaf)
 }
 
 /// The handler.

@@ -7,6 +7,7 @@ use crate::translate::PlaceKind;
 use crate::view::Touch;
 use emulator::Outcome;
 use host::address_window::WINDOW_BYTES;
+use host::translated::KICK;
 use machine::cpu::{Cr0, InterruptShadow};
 use machine::{LinearAddress, Machine};
 use strategy::{Error, ExitKind};
@@ -141,7 +142,7 @@ impl Engine {
             return Err(Error::Hypervisor { what, address: m.cpu.instruction_address() });
         };
         m.cpu.eip = place.eip;
-        if place.kind == PlaceKind::Poll {
+        if place.kind == PlaceKind::Poll || fault.trap == KICK {
             self.exits.count(ExitKind::Host);
             return Ok(Then::Find);
         }

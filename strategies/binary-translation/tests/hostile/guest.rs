@@ -41,7 +41,7 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// In ring 0 without paging; each exception ends in a HLT with interrupts off.
-    fn new() -> Guest {
+    pub(crate) fn new() -> Guest {
         let config = MachineConfig {
             memory_bytes: 4 << 20,
             cpu: CpuModel::Pentium4,

@@ -1,7 +1,11 @@
 //! Pointers to every edge of 4 GiB, stacks that begin there, and repetitions without end.
 
-use crate::guest::{Guest, Sides};
+use crate::guest::{CODE, Guest, Sides};
+use binary_translation::BinaryTranslation;
+use machine::PhysicalAddress;
 use machine::cpu::{Segment, SegmentRegister, access, register};
+use std::time::{Duration, Instant};
+use strategy::{Limit, Stop, Strategy};
 
 const EDGES: [u32; 22] = [
     0,
@@ -152,4 +156,43 @@ fn repetitions_without_end_stop_at_a_fault() {
             });
         }
     }
+}
+
+/// The longest repetition that the guest's memory allows: some milliseconds, a byte at a time.
+#[test]
+fn a_repetition_is_broken_off_when_the_time_is_over() {
+    let Ok(mut translator) = BinaryTranslation::new() else { return };
+    let mut guest = Guest::new();
+    guest.code(&[&[0xf3, 0xa4, 0xf4]]); // rep movsb; hlt
+    let begin = |guest: &mut Guest| {
+        guest.machine.cpu.halted = false;
+        guest.machine.cpu.eip = CODE;
+        guest.set(register::ESI, 0x10_0000);
+        guest.set(register::EDI, 0x10_0001);
+        guest.set(register::ECX, 0x2f_0000);
+    };
+    // Once to its end, so that the window shows all of it.
+    begin(&mut guest);
+    let limit = Limit::until(Instant::now() + Duration::from_secs(30));
+    assert_eq!(translator.run(&mut guest.machine, &limit).unwrap(), Stop::Halted);
+    guest.write(0x10_0000, &[0x5a]);
+    begin(&mut guest);
+    let mut rounds = 0;
+    let mut last = u32::MAX;
+    loop {
+        let limit = Limit::until(Instant::now() + Duration::from_micros(200));
+        let stop = translator.run(&mut guest.machine, &limit).unwrap();
+        let left = guest.machine.cpu.registers[register::ECX];
+        assert!(left < last, "it gets on");
+        last = left;
+        if stop == Stop::Halted {
+            break;
+        }
+        assert_eq!((stop, guest.machine.cpu.eip), (Stop::Limit, CODE));
+        rounds += 1;
+    }
+    assert!(rounds > 0, "it was not broken off");
+    let mut bytes = vec![0; 0x2f_0001];
+    guest.machine.memory.read(PhysicalAddress(0x10_0000), &mut bytes);
+    assert!(bytes.iter().all(|&byte| byte == 0x5a));
 }
