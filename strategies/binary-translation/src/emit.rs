@@ -243,12 +243,18 @@ impl Emitter {
     /// SHRX: logical shift right of 32 bits by a register (BMI2).
     pub(crate) fn shift_right(&mut self, to: Reg, from: Reg, count: Reg) {
         // VEX.LZ.F2.0F38.W0 F7 /r
-        self.vex_f7(to, from, count);
+        self.vex_f7(3, to, from, count);
     }
 
-    fn vex_f7(&mut self, to: Reg, from: Reg, count: Reg) {
+    /// SHLX: shift left of 32 bits by a register (BMI2).
+    pub(crate) fn shift_left_keeping_flags(&mut self, to: Reg, from: Reg, count: Reg) {
+        // VEX.LZ.66.0F38.W0 F7 /r
+        self.vex_f7(1, to, from, count);
+    }
+
+    fn vex_f7(&mut self, prefix: u8, to: Reg, from: Reg, count: Reg) {
         let second = (!(to.0 >> 3) & 1) << 7 | 1 << 6 | (!(from.0 >> 3) & 1) << 5 | 2;
-        let third = (!count.0 & 0xf) << 3 | 3;
+        let third = (!count.0 & 0xf) << 3 | prefix;
         self.raw(&[0xc4, second, third, 0xf7, 0xc0 | (to.0 & 7) << 3 | from.0 & 7]);
     }
 

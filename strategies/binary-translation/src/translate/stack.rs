@@ -5,7 +5,7 @@
 use super::Translator;
 use super::operand::memory_operand;
 use crate::context::cpu;
-use crate::emit::{Address, R8, R9, R14, Reg, guest};
+use crate::emit::{Address, R8, R9, R12, R14, RCX, Reg, guest};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 const EBP: Reg = Reg(5);
@@ -35,8 +35,11 @@ impl Translator<'_> {
                 let from = self.cpu(R8, selector);
                 self.e.load16(R8, from);
                 let slot = Address::new(R14, -(size as i32));
-                let stored = if emulator::pushes_selectors_by_half() { 2 } else { size };
-                self.e.guest_store(slot, R8, stored);
+                if size == 4 && emulator::pushes_selectors_by_half() {
+                    self.store_half(slot);
+                } else {
+                    self.e.guest_store(slot, R8, size);
+                }
                 self.e.lea(R14, slot);
             }
             OpKind::Memory if size == 4 && !self.is_soft(i) && self.load_operand(i) => {
@@ -49,6 +52,23 @@ impl Translator<'_> {
             _ => return false,
         }
         true
+    }
+
+    /// Stores R8's low half in the low half of a slot. A load of the whole slot would have to wait until
+    /// that has left the store buffer (Intel Optimization Reference Manual, 3.6.4): so what is in the
+    /// other half is stored again with it, in slots that cannot lie across two pages.
+    fn store_half(&mut self, slot: Address) {
+        self.e.guest_store(slot, R8, 2);
+        self.e.copy64(R12, RCX);
+        self.e.constant(R9, 30);
+        self.e.shift_left_keeping_flags(RCX, R14, R9);
+        let mut misaligned = 0;
+        self.e.unless_zero(|e| misaligned = e.short(&[0xeb]));
+        self.e.guest_load(R9, Address::new(slot.base, slot.displacement + 2), 2);
+        self.e.rotate(R9, R9, 16);
+        self.e.lea(R8, Address::indexed(R8, R9, 1, 0));
+        self.e.guest_store(slot, R8, 4);
+        self.e.land_short(misaligned);
     }
 
     fn push_register(&mut self, i: &Instruction, from: Reg, size: u32) {
