@@ -3,6 +3,7 @@
 mod direct;
 mod exits;
 mod spaces;
+mod stint;
 mod units;
 
 use self::exits::Quickly;
@@ -24,20 +25,15 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use stint::{INSTRUCTIONS_PER_MICROSECOND, Stint, attend, glance};
 use strategy::{Error, ExitCounts, ExitKind, Limit, Stop};
 
-/// Between two looks at the machine while the guest stays in translated code.
-const GLANCE: Duration = Duration::from_millis(1);
 /// The longest sleep in HLT between two looks at the limit.
 const LONGEST_WAIT: Duration = Duration::from_millis(10);
-/// The shortest stay.
-const SHORTEST_STAY: Duration = Duration::from_micros(20);
 /// Single steps before the emulator runs from blocks of its own; the cache is then forgotten.
 const SINGLE_STEPS: u32 = 256;
 /// Instructions that it runs then.
 const EMULATED_SLICE: u64 = 1024;
-/// What an instruction limit counts a stay in translated code as, for each microsecond.
-const INSTRUCTIONS_PER_MICROSECOND: u64 = 1000;
 /// Address spaces that are kept.
 const MOST_SPACES: usize = 6;
 /// After so long the guilty get another chance: what they faulted on may be there to stay now.
@@ -81,16 +77,6 @@ pub(crate) struct Engine {
     exits: ExitCounts,
     /// What runs the guest's ring 3 natively, if that is how it is run.
     direct: Option<UserCode>,
-}
-
-/// One call of [`Engine::run`].
-struct Stint<'a> {
-    limit: &'a Limit,
-    spent: u64,
-    kick: Kick,
-    // Dropped before what it was made after: each gives back the signals' stack that it found.
-    native: Option<CompatibilityMode>,
-    _code: TranslatedCode,
 }
 
 /// How a stay in translated code goes on.
@@ -436,41 +422,4 @@ impl Engine {
         unsafe { stubs::call(self.cache.stubs.enter, context, unit) };
         context.store(m);
     }
-}
-
-/// Looks at what the host and the devices want: the end of the run, if any, or an interrupt.
-fn attend(m: &mut Machine) -> Option<Stop> {
-    if let Some(request) = m.service() {
-        return Some(request.into());
-    }
-    if m.interrupt_requested() && m.cpu.interruptible() {
-        let vector = m.acknowledge_interrupt();
-        if emulator::deliver_interrupt(m, vector) == Outcome::Shutdown {
-            return Some(Stop::TripleFault);
-        }
-    }
-    None
-}
-
-impl Stint<'_> {
-    fn is_over(&self) -> bool {
-        self.limit.instructions.is_some_and(|count| self.spent >= count)
-            || self.limit.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-    }
-
-    fn left(&self) -> Duration {
-        let now = Instant::now();
-        let left = |deadline: Instant| deadline.saturating_duration_since(now);
-        self.limit.deadline.map_or(Duration::MAX, left)
-    }
-}
-
-/// How long the guest may stay before the machine has to be looked at.
-fn glance(m: &Machine, stint: &Stint<'_>) -> Duration {
-    let event = m.next_event().map_or(GLANCE, |at| m.clock().until(at));
-    let count = stint.limit.instructions.map_or(GLANCE, |count| {
-        let left = count.saturating_sub(stint.spent) / INSTRUCTIONS_PER_MICROSECOND;
-        Duration::from_micros(left)
-    });
-    event.min(count).min(stint.left()).clamp(SHORTEST_STAY, GLANCE)
 }
