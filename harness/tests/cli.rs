@@ -365,6 +365,13 @@ fn a_comparison_ends_with_a_status_that_says_whether_there_was_a_difference() {
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     let culprit = found.lines().find(|line| line.starts_with("-->"));
     assert!(culprit.is_some_and(|line| line.contains("sgdt")), "{found}");
+
+    // A setting of a strategy by its name, as everywhere else.
+    let named = ["compare", "code-patching(on-trap)", "interpretation", "--workload", "sgdt"];
+    let output = run(&named, folder.path());
+    let found = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{found}{}", text(&output.stderr));
+    assert!(found.starts_with("code-patching(on-trap): "), "{found}");
 }
 
 #[test]

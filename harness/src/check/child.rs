@@ -2,17 +2,16 @@
 
 use super::file::Series;
 use crate::process::{self, Ending, Stop, Watch};
-use crate::strategies;
+use crate::strategies::{self, Variant};
 use crate::worker::obituary;
 use anyhow::Context;
 use host::sandbox::record::CrashRecord;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use strategy::StrategyId;
 
 /// How long past its time a process may take: a difference is narrowed down in it.
-const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(25);
 
 /// Instructions of a program at most, and of one under a strategy that does not work here as it should
 /// (KVM in software).
@@ -25,7 +24,7 @@ const LONGEST_TEXT: usize = 20_000;
 /// A process that is to be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Child<'a> {
-    pub(super) id: StrategyId,
+    pub(super) strategy: Variant,
     /// Programs of a series, which come first.
     pub(super) series: Option<Series>,
     /// A program in a file.
@@ -49,8 +48,8 @@ pub(super) struct Told {
 pub(super) enum Ended {
     /// All programs ran without a difference.
     Well,
-    /// A difference.
-    Different { number: u64, text: String },
+    /// A difference, at an instruction if it was narrowed down so far.
+    Different { number: u64, place: Option<u32>, text: String },
     /// The process died over a program, or had to be killed.
     Died { number: u64, how: String },
     /// It was killed because somebody wants an end.
@@ -88,18 +87,21 @@ impl Child<'_> {
             Ending::TimedOut | Ending::Fatal => Some("the monitor hangs".to_owned()),
         };
         let ended = match (said.different, how, said.begun) {
-            (Some((number, text)), ..) => Ended::Different { number, text },
+            (Some((number, place, text)), ..) => Ended::Different { number, place, text },
             (None, None, _) => Ended::Well,
             (None, Some(how), Some(number)) => Ended::Died { number, how },
-            (None, Some(how), None) => anyhow::bail!("{}: no program was begun: {how}", self.id),
+            (None, Some(how), None) => {
+                anyhow::bail!("{}: no program was begun: {how}", self.strategy)
+            }
         };
         Ok(Told { lines: said.lines, ended })
     }
 
     /// The line about a program over which the process died as is stated of the strategy.
     fn stated_end(&self, said: &Said, crash: &CrashRecord) -> Option<String> {
-        let number =
-            said.begun.filter(|_| crash.escape.is_some() && strategies::can_watch(self.id))?;
+        let number = said
+            .begun
+            .filter(|_| crash.escape.is_some() && strategies::can_watch(self.strategy))?;
         Some(format!(
             "stated {number} 0 0 nothing in ring 3 keeps a guest from the host's selector for 64-bit \
              code; the sandbox is made for it"
@@ -108,10 +110,10 @@ impl Child<'_> {
 
     fn command(&self, record: &Path) -> Command {
         let mut command = Command::new("/proc/self/exe");
-        command.arg("check-worker").arg("--strategy").arg(self.id.name());
+        command.arg("check-worker").arg("--strategy").arg(self.strategy.name());
         command.arg("--record").arg(record);
         command.arg("--millis").arg(self.turn.as_millis().to_string());
-        let limit = match strategies::is_substituted(self.id) {
+        let limit = match strategies::is_substituted(self.strategy.id) {
             true => MOST_SLOW_INSTRUCTIONS,
             false => MOST_INSTRUCTIONS,
         };
@@ -142,7 +144,7 @@ struct Said {
     lines: Vec<String>,
     /// The program that had begun and not ended.
     begun: Option<u64>,
-    different: Option<(u64, String)>,
+    different: Option<(u64, Option<u32>, String)>,
 }
 
 impl Said {
@@ -154,15 +156,16 @@ impl Said {
             let (word, number) = (words.next(), words.next().and_then(|word| word.parse().ok()));
             match (word, number) {
                 (Some("begin"), Some(number)) => said.begun = Some(number),
-                (Some("same" | "stated" | "open"), Some(_)) => {
+                (Some("same" | "stated" | "open" | "undecided"), Some(_)) => {
                     said.begun = None;
                     said.lines.push(process::printable(line, 300));
                 }
                 (Some("different"), Some(number)) => {
                     said.lines.push(process::printable(line, 300));
+                    let place = words.nth(2).and_then(|word| word.parse().ok());
                     let rest = lines.by_ref().map(|line| process::printable(line, 300) + "\n");
                     let text = rest.collect::<String>().chars().take(LONGEST_TEXT).collect();
-                    said.different = Some((number, text));
+                    said.different = Some((number, place, text));
                 }
                 _ => {}
             }
@@ -185,7 +188,9 @@ mod tests {
     #[test]
     fn the_text_of_a_difference_is_what_follows() {
         let said = Said::new("begin 9\ndifferent 9 5 1 \nfirst\nbegin second\n");
-        assert_eq!(said.different, Some((9, "first\nbegin second\n".to_owned())));
+        assert_eq!(said.different, Some((9, None, "first\nbegin second\n".to_owned())));
+        let said = Said::new("different 9 5 1 4096\nfirst\n");
+        assert_eq!(said.different, Some((9, Some(0x1000), "first\n".to_owned())));
     }
 
     #[test]

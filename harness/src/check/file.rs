@@ -1,11 +1,11 @@
 //! Programs of a series, and the file that has one.
 
 use super::repertoire;
+use crate::strategies::Variant;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::path::Path;
-use strategy::StrategyId;
 use workloads::programs::{Program, Random, Repertoire, VERSION};
 
 /// Programs that follow from a seed, each from its number.
@@ -22,18 +22,21 @@ pub(super) struct Series {
 
 impl Series {
     /// They and their numbers, for a strategy.
-    pub(super) fn programs(self, id: StrategyId) -> impl Iterator<Item = (u64, Program)> {
+    pub(super) fn programs(self, strategy: Variant) -> impl Iterator<Item = (u64, Program)> {
         let numbers = self.first..self.first.saturating_add(self.count);
-        numbers.map(move |number| (number, program(id, self.seed, number)))
+        numbers.map(move |number| (number, program(strategy, self.seed, number)))
     }
 }
 
 /// A program of a series. Without an instruction that is not asked of the strategy, on purpose.
-pub(super) fn program(id: StrategyId, seed: u64, number: u64) -> Program {
+pub(super) fn program(strategy: Variant, seed: u64, number: u64) -> Program {
     let seeds = Random::new(seed).number();
     let seed = Random::new(seeds.wrapping_add(number)).number();
-    let allows = |instruction: &_| repertoire::exclusion(id, instruction).is_none();
-    Program::generate(seed, &Repertoire { allows: &allows, kept_out: repertoire::kept_out(id) })
+    let allows = |instruction: &_| repertoire::exclusion(strategy, instruction).is_none();
+    Program::generate(
+        seed,
+        &Repertoire { allows: &allows, kept_out: repertoire::kept_out(strategy) },
+    )
 }
 
 /// A program that made a difference, as it is kept in a file.
@@ -43,12 +46,29 @@ pub(super) struct Saved {
     /// The version of the form.
     pub(super) version: u32,
     /// The strategy.
-    pub(super) strategy: StrategyId,
+    #[serde(with = "by_name")]
+    pub(super) strategy: Variant,
     /// Programs that have to run before it in the same process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) after: Option<Series>,
     /// The program.
     pub(super) program: Program,
+}
+
+/// A strategy as the name that it has everywhere.
+mod by_name {
+    use crate::config;
+    use crate::strategies::{Options, Variant};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(strategy: &Variant, to: S) -> Result<S::Ok, S::Error> {
+        strategy.name().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Variant, D::Error> {
+        let name = String::deserialize(from)?;
+        config::variant(&name, &Options::default()).map_err(D::Error::custom)
+    }
 }
 
 /// Reads such a file.
@@ -112,17 +132,20 @@ fn listing(program: &Program) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use strategy::StrategyId;
 
     #[test]
     fn a_saved_program_is_read_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.toml");
+        let strategies: Vec<_> = Variant::all().collect();
         for number in 0..20 {
+            let strategy = strategies[number as usize % strategies.len()];
             let saved = Saved {
                 version: VERSION,
-                strategy: StrategyId::BinaryTranslation,
+                strategy,
                 after: (number % 2 == 0).then_some(Series { seed: 1, first: 0, count: number }),
-                program: program(StrategyId::BinaryTranslation, 5, number),
+                program: program(strategy, 5, number),
             };
             write(&path, &saved, "two\nlines").unwrap();
             assert_eq!(read(&path).unwrap(), saved);
@@ -133,10 +156,11 @@ mod tests {
     fn the_same_seed_gives_the_same_programs() {
         let series = Series { seed: 9, first: 3, count: 5 };
         let of = |id| series.programs(id).collect::<Vec<_>>();
-        for id in StrategyId::ALL {
+        for id in Variant::all() {
             assert_eq!(of(id), of(id));
         }
-        let numbers: Vec<_> = of(StrategyId::Interpretation).iter().map(|each| each.0).collect();
+        let numbers: Vec<_> =
+            of(StrategyId::Interpretation.into()).iter().map(|each| each.0).collect();
         assert_eq!(numbers, [3, 4, 5, 6, 7]);
     }
 }

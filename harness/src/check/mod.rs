@@ -17,8 +17,9 @@ mod worker;
 pub use worker::{WorkerArguments, main as worker_main};
 
 use crate::cli::Failure;
+use crate::config;
 use crate::process::{self, Stop};
-use crate::{config, strategies};
+use crate::strategies::{self, Options, Variant};
 use anyhow::{Context, bail};
 use child::{Child, Ended};
 use file::{Saved, Series};
@@ -55,7 +56,7 @@ pub struct Arguments {
     /// What the programs are made from
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u32,
-    /// Strategies; all that work here if none is named
+    /// Strategies, or named settings of them; all strategies that work here if none is named
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     strategy: Vec<String>,
     /// The folder for programs that make a difference; it is made for the first of them
@@ -101,12 +102,13 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(path) = &arguments.reproduce {
         return reproduce(arguments, path, &stop);
     }
-    let ids = ids(&arguments.strategy).map_err(Failure::setup)?;
+    let variants = variants(&arguments.strategy).map_err(Failure::setup)?;
     if arguments.out.exists() && !arguments.out.is_dir() {
         let error = anyhow::anyhow!("{} is no folder", arguments.out.display());
         return Err(Failure::setup(error).into());
     }
-    let mut check = Check { arguments, stop, shares: ids.into_iter().map(Share::new).collect() };
+    let mut check =
+        Check { arguments, stop, shares: variants.into_iter().map(Share::new).collect() };
     check.run()?;
     print!("{}", share::summary(&check.shares, arguments.seed));
     let found = check.shares.iter().any(|share| share.different > 0);
@@ -117,23 +119,23 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The strategies that were asked for, or all that work here.
-fn ids(names: &[String]) -> anyhow::Result<Vec<StrategyId>> {
-    let mut ids = Vec::new();
+/// The strategies that were asked for, or all that work here, without named settings of their options.
+fn variants(names: &[String]) -> anyhow::Result<Vec<Variant>> {
+    let mut variants = Vec::new();
     for name in names {
-        let id = config::strategy(name).map_err(anyhow::Error::msg)?;
-        if let Support::Missing(why) = strategies::support(id) {
-            bail!("{id} is not usable on this host: {why}");
+        let variant = config::variant(name, &Options::default()).map_err(anyhow::Error::msg)?;
+        if let Support::Missing(why) = strategies::support(variant.id) {
+            bail!("{variant} is not usable on this host: {why}");
         }
-        if !ids.contains(&id) {
-            ids.push(id);
+        if !variants.contains(&variant) {
+            variants.push(variant);
         }
     }
-    if ids.is_empty() {
+    if variants.is_empty() {
         let usable = |id: &StrategyId| strategies::support(*id).is_usable();
-        ids = StrategyId::ALL.into_iter().filter(usable).collect();
+        variants = StrategyId::ALL.into_iter().filter(usable).map(Variant::from).collect();
     }
-    Ok(ids)
+    Ok(variants)
 }
 
 /// A check under way.
@@ -166,7 +168,7 @@ impl Check<'_> {
             count: BATCH.min(most - share.programs),
         };
         let child = Child {
-            id: share.id,
+            strategy: share.strategy,
             series: Some(series),
             file: None,
             turn: TURN.min(left),
@@ -188,30 +190,34 @@ impl Check<'_> {
 
     /// Makes the program smaller, and writes it into a file.
     fn report(&self, child: &Child<'_>, series: Series, ended: &Ended) -> anyhow::Result<()> {
-        let (number, text) = match ended {
-            Ended::Different { number, text } => (*number, text.clone()),
-            Ended::Died { number, how } => (*number, format!("Program {number}: {how}")),
+        let (number, place, text) = match ended {
+            Ended::Different { number, place, text } => (*number, *place, text.clone()),
+            Ended::Died { number, how } => (*number, None, format!("Program {number}: {how}")),
             Ended::Well | Ended::Stopped => return Ok(()),
         };
-        println!("{}: {text}", child.id);
+        println!("{}: {text}", child.strategy);
         let out = &self.arguments.out;
         std::fs::create_dir_all(out).with_context(|| format!("{}", out.display()))?;
-        let path = out.join(format!("{}-{}-{number}.toml", child.id, series.seed));
+        let path = out.join(format!("{}-{}-{number}.toml", child.strategy, series.seed));
         let before = Series { count: number - series.first, ..series };
         let mut saved = Saved {
             version: VERSION,
-            strategy: child.id,
+            strategy: child.strategy,
             after: Some(before).filter(|before| before.count > 0),
-            program: file::program(child.id, series.seed, number),
+            program: file::program(child.strategy, series.seed, number),
         };
         file::write(&path, &saved, &text)?;
         println!("{}: as it was found: making it smaller …", path.display());
-        match smaller::smaller(child, &saved.program, &self.stop)? {
+        match smaller::smaller(child, &saved.program, place, &self.stop)? {
             Some((program, text)) => {
                 saved.after = None;
                 saved.program = program;
                 file::write(&path, &saved, &text)?;
-                println!("{}: {} instructions are left", path.display(), smaller::count(&saved));
+                println!(
+                    "{}: {} instructions are left",
+                    path.display(),
+                    saved.program.instructions()
+                );
                 println!("{text}");
             }
             None => println!(
@@ -227,12 +233,12 @@ impl Check<'_> {
 /// Runs the program of a file.
 fn reproduce(arguments: &Arguments, path: &Path, stop: &Stop) -> anyhow::Result<ExitCode> {
     let saved = file::read(path).map_err(Failure::setup)?;
-    if let Support::Missing(why) = strategies::support(saved.strategy) {
+    if let Support::Missing(why) = strategies::support(saved.strategy.id) {
         let error = anyhow::anyhow!("{} is not usable on this host: {why}", saved.strategy);
         return Err(Failure::setup(error).into());
     }
     let child = Child {
-        id: saved.strategy,
+        strategy: saved.strategy,
         series: saved.after,
         file: Some(path),
         turn: Duration::from_secs(60),

@@ -4,8 +4,9 @@
 //! all (it jumped into the middle of another, or changed its code), that this is no finding.
 
 use super::worker::Verdict;
-use crate::lockstep::{Finding, Place, What};
-use crate::{expectations, strategies};
+use crate::expectations;
+use crate::lockstep::{Fault, Finding, Place, What};
+use crate::strategies::{self, Variant};
 use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpAccess, OpKind, Register};
 use machine::cpu::{Cr4, Eflags, SegmentRegister, register};
 use machine::tap::{Divergence, Event, Expected, Found};
@@ -14,23 +15,24 @@ use strategy::StrategyId;
 use workloads::programs::{KeptOut, layout};
 
 /// Why an instruction is not asked of a strategy, or nothing if it is.
-pub(super) fn exclusion(id: StrategyId, instruction: &Instruction) -> Option<String> {
+pub(super) fn exclusion(strategy: Variant, instruction: &Instruction) -> Option<String> {
     let stated = sensitive_workload(instruction)
-        .and_then(|workload| expectations::stated(id.name(), workload))
+        .and_then(|workload| expectations::stated(strategy.name(), workload))
         .filter(|expectation| expectation.goes_wrong())
         .map(|expectation| expectation.why.clone());
     let mnemonic = instruction.mnemonic();
+    let is_wrong_by_design = strategies::can_watch(strategy);
     let by_nature = match mnemonic {
-        Mnemonic::Syscall | Mnemonic::Sysenter if strategies::can_watch(id) => {
+        Mnemonic::Syscall | Mnemonic::Sysenter if is_wrong_by_design => {
             Some("it does not trap, but enters the host's kernel")
         }
-        Mnemonic::Pusha | Mnemonic::Pushad | Mnemonic::Enter if strategies::can_watch(id) => Some(
+        Mnemonic::Pusha | Mnemonic::Pushad | Mnemonic::Enter if is_wrong_by_design => Some(
             "how much is stored before a fault is the CPU's choice, and later it cannot be told",
         ),
-        Mnemonic::Smsw if strategies::can_watch(id) => {
+        Mnemonic::Smsw if is_wrong_by_design => {
             Some("it does not trap, and shows the host's CR0, which is the guest's by luck only")
         }
-        Mnemonic::Rdtsc if !strategies::records_time(id) => {
+        Mnemonic::Rdtsc if !strategies::records_time(strategy.id) => {
             Some("it gives the host's counter without an exit, so nobody can record what it gave")
         }
         _ => any_strategy(instruction),
@@ -39,20 +41,23 @@ pub(super) fn exclusion(id: StrategyId, instruction: &Instruction) -> Option<Str
 }
 
 /// Whether guest code runs in ring 3 as it is, that of user programs at least.
-fn runs_natively(id: StrategyId) -> bool {
-    matches!(id, StrategyId::TrapAndEmulate | StrategyId::CodePatching)
+fn runs_natively(strategy: Variant) -> bool {
+    matches!(strategy.id, StrategyId::TrapAndEmulate | StrategyId::CodePatching)
 }
 
 /// What programs for a strategy keep away from.
-pub(super) fn kept_out(id: StrategyId) -> KeptOut {
-    KeptOut { beyond_ring_3: strategies::can_watch(id), rare: strategies::is_substituted(id) }
+pub(super) fn kept_out(strategy: Variant) -> KeptOut {
+    KeptOut {
+        beyond_ring_3: strategies::can_watch(strategy),
+        rare: strategies::is_substituted(strategy.id),
+    }
 }
 
 /// The same in words, for those who read the result.
-pub(super) fn remark(id: StrategyId) -> Option<String> {
-    let support = strategies::support(id);
+pub(super) fn remark(strategy: Variant) -> Option<String> {
+    let support = strategies::support(strategy.id);
     let remark = support.qualification()?;
-    let without = match strategies::is_substituted(id) {
+    let without = match strategies::is_substituted(strategy.id) {
         true => "without 16-bit code, EFLAGS.AC, device memory and paging that is off: ",
         false => "",
     };
@@ -118,15 +123,15 @@ fn segment_register_read(instruction: &Instruction) -> Option<Register> {
 }
 
 /// What a difference comes to: a finding, or one that is stated, or left open by the architecture.
-pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
-    if strategies::can_watch(id) && are_marked_nulls(finding) {
+pub(super) fn judge(strategy: Variant, finding: &Finding) -> Verdict {
+    if strategies::can_watch(strategy) && are_marked_nulls(finding) {
         return Verdict::Stated("a null selector does not trap, and loses its RPL".to_owned());
     }
-    if strategies::can_watch(id) && are_shadow_selectors(finding) {
+    if strategies::can_watch(strategy) && are_shadow_selectors(finding) {
         let why = "a selector that was stored does not trap, and is the shadow segment's";
         return Verdict::Stated(why.to_owned());
     }
-    if id == StrategyId::CodePatching && is_beyond_memory(finding) {
+    if strategy.id == StrategyId::CodePatching && is_beyond_memory(finding) {
         let why = "where the guest has nothing, it sees what the monitor has put there";
         return Verdict::Stated(why.to_owned());
     }
@@ -141,27 +146,52 @@ pub(super) fn judge(id: StrategyId, finding: &Finding) -> Verdict {
         // The guest stopped over it, with a triple fault.
         return Verdict::Open(half_done(&last));
     }
-    let Some(culprit) = finding.culprit() else { return Verdict::Different(finding.to_string()) };
-    if let Some(why) = exclusion(id, &culprit) {
+    let Some(culprit) = finding.culprit() else { return judge_unlocated(strategy, finding) };
+    if let Some(why) = exclusion(strategy, &culprit) {
         return Verdict::Stated(format!("{:?}: {why}", culprit.mnemonic()));
     }
-    let is_sse = culprit
-        .cpuid_features()
-        .iter()
-        .any(|feature| matches!(feature, CpuidFeature::SSE | CpuidFeature::SSE2));
-    if is_sse && runs_natively(id) && !finding.before.cr4.contains(Cr4::OSFXSR) {
-        return Verdict::Stated(
-            "SSE does not trap where only the guest's CR4.OSFXSR is 0".to_owned(),
-        );
+    if runs_natively(strategy) && is_sse_without_osfxsr(&culprit, finding.before.cr4) {
+        return Verdict::Stated(SSE_WITHOUT_OSFXSR.to_owned());
     }
-    if finding.what == What::State && is_pop_of_all(&culprit) && runs_natively(id) {
+    if finding.what == What::State && is_pop_of_all(&culprit) && runs_natively(strategy) {
         let why = "how much is loaded before a fault is the CPU's choice";
         return Verdict::Open(format!("{:?}: {why}", culprit.mnemonic()));
+    }
+    if finding.what == What::State && runs_natively(strategy) && is_prefixed_trap(&culprit) {
+        let why = "the CPU tells where it ends, and not where its prefixes begin";
+        return Verdict::Stated(format!("{:?}: {why}", culprit.mnemonic()));
     }
     if finding.what == What::State && are_memory(finding) && may_be_half_done(&culprit) {
         return Verdict::Open(half_done(&culprit));
     }
     Verdict::Different(finding.to_string())
+}
+
+/// The same where it is not known which instruction goes wrong: by those that raised exceptions, for what
+/// these leave behind may be gone when they were executed again.
+fn judge_unlocated(strategy: Variant, finding: &Finding) -> Verdict {
+    let without_osfxsr = |fault: &Fault| is_sse_without_osfxsr(&fault.instruction, fault.cr4);
+    if runs_natively(strategy) && finding.faults.iter().any(without_osfxsr) {
+        return Verdict::Stated(SSE_WITHOUT_OSFXSR.to_owned());
+    }
+    match finding.faults.last() {
+        Some(Fault { instruction, .. })
+            if finding.what == What::State
+                && are_memory(finding)
+                && may_be_half_done(instruction) =>
+        {
+            Verdict::Open(half_done(instruction))
+        }
+        _ => Verdict::Different(finding.to_string()),
+    }
+}
+
+const SSE_WITHOUT_OSFXSR: &str = "SSE does not trap where only the guest's CR4.OSFXSR is 0";
+
+fn is_sse_without_osfxsr(instruction: &Instruction, cr4: Cr4) -> bool {
+    let mut features = instruction.cpuid_features().iter();
+    features.any(|feature| matches!(feature, CpuidFeature::SSE | CpuidFeature::SSE2))
+        && !cr4.contains(Cr4::OSFXSR)
 }
 
 /// Why a difference of any instruction is none.
@@ -286,6 +316,18 @@ fn is_beyond_memory(finding: &Finding) -> bool {
     }
 }
 
+/// Whether the host reports the end of an instruction that has prefixes. The bytes before it may belong
+/// to another instruction as well, and are taken for that where a path leads through it; then a fault in
+/// delivering the interrupt pushes an EIP behind the prefixes.
+fn is_prefixed_trap(instruction: &Instruction) -> bool {
+    let length = match instruction.code() {
+        Code::Int3 | Code::Into => 1,
+        Code::Int_imm8 if matches!(instruction.immediate8(), 3 | 4 | 0x80) => 2,
+        _ => return false,
+    };
+    instruction.len() > length
+}
+
 fn is_pop_of_all(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Mnemonic::Popa | Mnemonic::Popad)
 }
@@ -349,8 +391,8 @@ mod tests {
         ];
         for bytes in sensitive {
             let instruction = decoded(bytes);
-            assert!(exclusion(trapping, &instruction).is_some(), "{instruction}");
-            assert_eq!(exclusion(other, &instruction), None, "{instruction}");
+            assert!(exclusion(trapping.into(), &instruction).is_some(), "{instruction}");
+            assert_eq!(exclusion(other.into(), &instruction), None, "{instruction}");
         }
     }
 
@@ -367,7 +409,7 @@ mod tests {
         ];
         for bytes in trapping {
             for id in StrategyId::ALL {
-                assert_eq!(exclusion(id, &decoded(bytes)), None, "{id} {bytes:02x?}");
+                assert_eq!(exclusion(id.into(), &decoded(bytes)), None, "{id} {bytes:02x?}");
             }
         }
     }
@@ -376,6 +418,6 @@ mod tests {
     fn what_guests_are_not_shown_is_asked_of_none() {
         // popcnt eax, ecx
         let instruction = decoded(&[0xf3, 0x0f, 0xb8, 0xc1]);
-        assert!(StrategyId::ALL.iter().all(|&id| exclusion(id, &instruction).is_some()));
+        assert!(StrategyId::ALL.iter().all(|&id| exclusion(id.into(), &instruction).is_some()));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::child::Told;
 use super::repertoire;
-use crate::strategies;
+use crate::strategies::{self, Variant};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const REFERENCE: u32 = 1;
 /// One strategy.
 #[derive(Clone, Debug)]
 pub(super) struct Share {
-    pub(super) id: StrategyId,
+    pub(super) strategy: Variant,
     weight: u32,
     pub(super) spent: Duration,
     /// Programs that have ended.
@@ -28,6 +28,7 @@ pub(super) struct Share {
     ends: BTreeMap<String, u64>,
     stated: BTreeMap<String, u64>,
     open: BTreeMap<String, u64>,
+    undecided: u64,
     /// Differences.
     pub(super) different: u64,
     /// Whether it is left alone from now on.
@@ -35,14 +36,14 @@ pub(super) struct Share {
 }
 
 impl Share {
-    pub(super) fn new(id: StrategyId) -> Share {
-        let weight = match id {
+    pub(super) fn new(strategy: Variant) -> Share {
+        let weight = match strategy.id {
             StrategyId::Interpretation => REFERENCE,
             id if strategies::is_substituted(id) => SUBSTITUTED,
             _ => USUAL,
         };
         Share {
-            id,
+            strategy,
             weight,
             spent: Duration::ZERO,
             programs: 0,
@@ -51,6 +52,7 @@ impl Share {
             ends: BTreeMap::new(),
             stated: BTreeMap::new(),
             open: BTreeMap::new(),
+            undecided: 0,
             different: 0,
             done: false,
         }
@@ -69,6 +71,7 @@ impl Share {
             match words.first() {
                 Some(&"same") => *self.ends.entry(text).or_default() += 1,
                 Some(&"stated") => *self.stated.entry(text).or_default() += 1,
+                Some(&"undecided") => self.undecided += 1,
                 Some(&"open") => *self.open.entry(text).or_default() += 1,
                 _ => {}
             }
@@ -92,7 +95,7 @@ pub(super) fn summary(shares: &[Share], seed: u32) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "{:<20} {:>9} {:>13} {:>10} {:>8} {:>7} {:>6} {:>10}",
+        "{:<22} {:>9} {:>13} {:>10} {:>8} {:>7} {:>6} {:>9} {:>10}",
         "strategy",
         "programs",
         "instructions",
@@ -100,31 +103,33 @@ pub(super) fn summary(shares: &[Share], seed: u32) -> String {
         "seconds",
         "stated",
         "open",
+        "undecided",
         "different"
     );
     for share in shares {
         let sum = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
         let _ = writeln!(
             text,
-            "{:<20} {:>9} {:>13} {:>10} {:>8} {:>7} {:>6} {:>10}",
-            share.id.name(),
+            "{:<22} {:>9} {:>13} {:>10} {:>8} {:>7} {:>6} {:>9} {:>10}",
+            share.strategy.name(),
             share.programs,
             share.instructions,
             share.stretches,
             share.spent.as_secs(),
             sum(&share.stated),
             sum(&share.open),
+            share.undecided,
             share.different,
         );
     }
     for share in shares {
-        if let Some(remark) = repertoire::remark(share.id) {
-            let _ = writeln!(text, "{}: {remark}", share.id);
+        if let Some(remark) = repertoire::remark(share.strategy) {
+            let _ = writeln!(text, "{}: {remark}", share.strategy);
         }
         let parts = [("ended", &share.ends), ("stated", &share.stated), ("open", &share.open)];
         for (word, counts) in parts {
             for (what, count) in counts {
-                let _ = writeln!(text, "{} {word}: {count} x {what}", share.id);
+                let _ = writeln!(text, "{} {word}: {count} x {what}", share.strategy);
             }
         }
     }
@@ -138,8 +143,9 @@ mod tests {
 
     #[test]
     fn who_has_had_least_of_its_share_is_next() {
-        let mut shares: Vec<_> =
-            [StrategyId::Interpretation, StrategyId::BinaryTranslation].map(Share::new).into();
+        let mut shares: Vec<_> = [StrategyId::Interpretation, StrategyId::BinaryTranslation]
+            .map(|id| Share::new(id.into()))
+            .into();
         shares[1].weight = USUAL;
         assert_eq!(next(&shares, 10), Some(0));
         shares[0].spent = Duration::from_secs(1);
@@ -153,11 +159,17 @@ mod tests {
 
     #[test]
     fn every_kind_of_end_is_counted_and_shown() {
-        let mut share = Share::new(StrategyId::BinaryTranslation);
-        let lines = ["same 1 100 3 end", "stated 2 10 1 Pushf: why", "open 3 5 1 Enter: because"];
+        let mut share = Share::new(StrategyId::BinaryTranslation.into());
+        let lines = [
+            "same 1 100 3 end",
+            "stated 2 10 1 Pushf: why",
+            "open 3 5 1 Enter: because",
+            "undecided 4 2 1 ",
+        ];
         let lines = lines.map(str::to_owned).into();
         share.add(&Told { lines, ended: Ended::Well });
-        assert_eq!((share.programs, share.instructions, share.stretches), (3, 115, 5));
+        assert_eq!((share.programs, share.instructions, share.stretches), (4, 117, 6));
+        assert_eq!(share.undecided, 1);
         let text = summary(&[share], 1);
         for words in ["ended: 1 x end", "stated: 1 x Pushf: why", "open: 1 x Enter: because"] {
             assert!(text.contains(words), "{words} is not in {text}");

@@ -7,28 +7,32 @@
 use super::file::{self, Series};
 use super::repertoire;
 use crate::lockstep::{End, Finding, Lockstep, Options};
-use crate::strategies;
+use crate::strategies::{self, Variant};
 use anyhow::Context;
 use host::sandbox::Policy;
 use host::sandbox::record::CrashRecord;
 use machine::boot::{BootSource, ImageKind, Kernel};
 use machine::signals::{Request, Signals};
-use machine::{Machine, MachineConfig};
+use machine::{LinearAddress, Machine, MachineConfig};
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
-use strategy::{Stop, Strategy, StrategyId};
+use strategy::{Stop, Strategy};
 use workloads::programs::{Program, layout};
 
 /// How long a program may take: most are over after some milliseconds.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is looked whether one takes longer.
 const GLANCE: Duration = Duration::from_millis(50);
 /// Instructions of a program that is watched, at some microseconds each.
 const WATCHED: u64 = 30_000;
+
+/// Instructions of a stretch that is, and of what comes behind an instruction that was found.
+const STRETCH: u64 = 5_000;
+const NEAR: u64 = 200;
 
 /// What a worker is told.
 #[derive(clap::Args, Debug)]
@@ -74,6 +78,8 @@ pub(super) enum Verdict {
     Stated(String),
     /// A difference that the architecture leaves open.
     Open(String),
+    /// Nobody can tell in time whether there is one.
+    Undecided,
     /// A difference.
     Different(String),
 }
@@ -90,21 +96,22 @@ pub(super) struct Counts {
 /// # Errors
 /// When something cannot be set up, or the host fails.
 pub fn main(arguments: &WorkerArguments) -> anyhow::Result<ExitCode> {
-    let id = crate::config::strategy(&arguments.strategy).map_err(anyhow::Error::msg)?;
+    let variant = crate::config::variant(&arguments.strategy, &Default::default());
+    let variant = variant.map_err(anyhow::Error::msg)?;
     let mut jobs = Vec::new();
-    for (number, program) in programs(arguments, id)? {
-        jobs.push(Job::new(id, number, &program)?);
+    for (number, program) in programs(arguments, variant)? {
+        jobs.push(Job::new(variant, number, &program)?);
     }
     let record =
         File::options().read(true).write(true).create(true).truncate(true).open(&arguments.record);
     CrashRecord::keep_in(&record?).context("the crash record cannot be kept")?;
     // Made now, for later there is no right to.
     let mut strategy = match arguments.planted_error {
-        true => strategies::make_with_planted_error(id)?,
-        false => strategies::make(id)?,
+        true => strategies::make_with_planted_error(variant.id)?,
+        false => strategies::make(variant)?,
     };
     let deadlines = Deadlines::default();
-    let policy = Policy { file_bytes: None, ..strategies::policy(id) };
+    let policy = Policy { file_bytes: None, ..strategies::policy(variant.id) };
     let prepared = (!arguments.no_sandbox).then(|| strategies::confine(&policy)).transpose()?;
     deadlines.start();
     if let Some(prepared) = prepared {
@@ -117,29 +124,18 @@ pub fn main(arguments: &WorkerArguments) -> anyhow::Result<ExitCode> {
         }
         say(&format!("begin {}", job.number))?;
         let (number, seed) = (job.number, job.seed);
-        let (verdict, counts, given_back) = job.run(strategy, arguments.limit, &deadlines)?;
-        say(&line(number, &verdict, counts))?;
-        if let Verdict::Different(text) = verdict {
+        let judged = job.run(strategy, arguments.limit, &deadlines)?;
+        say(&judged.line(number))?;
+        if let Verdict::Different(text) = judged.verdict {
             say(&format!("Program {number}, made from {seed:#018x}:\n{text}"))?;
             break;
         }
-        match given_back {
+        match judged.given_back {
             Some(given_back) => strategy = given_back,
             None => break,
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The line about a program that has ended.
-fn line(number: u64, verdict: &Verdict, counts: Counts) -> String {
-    let (word, text) = match verdict {
-        Verdict::Same(how) => ("same", how.as_str()),
-        Verdict::Stated(why) => ("stated", why.as_str()),
-        Verdict::Open(why) => ("open", why.as_str()),
-        Verdict::Different(_) => ("different", ""),
-    };
-    format!("{word} {number} {} {} {text}", counts.instructions, counts.stretches)
 }
 
 fn say(text: &str) -> std::io::Result<()> {
@@ -148,9 +144,9 @@ fn say(text: &str) -> std::io::Result<()> {
     output.flush()
 }
 
-fn programs(arguments: &WorkerArguments, id: StrategyId) -> anyhow::Result<Vec<(u64, Program)>> {
+fn programs(arguments: &WorkerArguments, variant: Variant) -> anyhow::Result<Vec<(u64, Program)>> {
     let series = Series { seed: arguments.seed, first: arguments.first, count: arguments.count };
-    let mut programs: Vec<_> = series.programs(id).collect();
+    let mut programs: Vec<_> = series.programs(variant).collect();
     if let Some(path) = &arguments.file {
         programs.push((arguments.first + arguments.count, file::read(path)?.program));
     }
@@ -159,6 +155,7 @@ fn programs(arguments: &WorkerArguments, id: StrategyId) -> anyhow::Result<Vec<(
 
 /// A program that is ready to run.
 struct Job {
+    variant: Variant,
     number: u64,
     seed: u64,
     leader: Machine,
@@ -167,18 +164,42 @@ struct Job {
     watched: Option<Machine>,
 }
 
-/// What a program came to, and the strategy, if it can go on.
-type Judged = (Verdict, Counts, Option<Box<dyn Strategy>>);
+/// What a program came to.
+struct Judged {
+    verdict: Verdict,
+    counts: Counts,
+    /// The instruction at which a difference was found.
+    place: Option<LinearAddress>,
+    /// The strategy, if it can go on.
+    given_back: Option<Box<dyn Strategy>>,
+}
+
+impl Judged {
+    /// The line about it.
+    fn line(&self, number: u64) -> String {
+        let (word, text) = match &self.verdict {
+            Verdict::Same(how) => ("same", how.clone()),
+            Verdict::Stated(why) => ("stated", why.clone()),
+            Verdict::Open(why) => ("open", why.clone()),
+            Verdict::Undecided => ("undecided", String::new()),
+            Verdict::Different(_) => {
+                ("different", self.place.map_or(String::new(), |place| place.0.to_string()))
+            }
+        };
+        format!("{word} {number} {} {} {text}", self.counts.instructions, self.counts.stretches)
+    }
+}
 
 impl Job {
-    fn new(id: StrategyId, number: u64, program: &Program) -> anyhow::Result<Job> {
+    fn new(variant: Variant, number: u64, program: &Program) -> anyhow::Result<Job> {
         let image = program.assemble().map_err(|error| anyhow::anyhow!("{error}"))?;
         Ok(Job {
+            variant,
             number,
             seed: program.seed,
             leader: machine(&image)?,
             reference: machine(&image)?,
-            watched: strategies::can_watch(id).then(|| machine(&image)).transpose()?,
+            watched: strategies::can_watch(variant).then(|| machine(&image)).transpose()?,
         })
     }
 
@@ -190,7 +211,6 @@ impl Job {
         limit: u64,
         deadlines: &Deadlines,
     ) -> anyhow::Result<Judged> {
-        let id = strategy.id();
         let options = Options {
             stretch: [10, 100, 1_000, 20_000][(self.seed % 4) as usize],
             seed: self.seed,
@@ -203,42 +223,50 @@ impl Job {
         deadlines.end();
         let progress = lockstep.progress();
         let counts = Counts { instructions: progress.instructions, stretches: progress.stretches };
-        let finding = match end {
-            End::Stopped(stop) => {
-                let same = Verdict::Same(word(stop).to_owned());
-                return Ok((same, counts, Some(lockstep.into_strategy())));
-            }
-            End::Limit => {
-                let same = Verdict::Same("limit".to_owned());
-                return Ok((same, counts, Some(lockstep.into_strategy())));
-            }
-            End::Different(finding) => finding,
+        let (verdict, finding) = match end {
+            End::Stopped(stop) => (Verdict::Same(word(stop).to_owned()), None),
+            End::Limit if counts.instructions < limit => (Verdict::Same("time".to_owned()), None),
+            End::Limit => (Verdict::Same("limit".to_owned()), None),
+            End::Undecided => (Verdict::Undecided, None),
+            End::Different(finding) => (repertoire::judge(self.variant, &finding), Some(finding)),
         };
-        match repertoire::judge(id, &finding) {
-            Verdict::Different(text) => {
-                // A process has one window at linear address 0.
-                drop(lockstep);
-                Ok((explain(id, self.watched, &finding, text)?, counts, None))
-            }
-            verdict => Ok((verdict, counts, Some(lockstep.into_strategy()))),
-        }
+        let (Verdict::Different(_), Some(finding)) = (&verdict, finding) else {
+            let given_back = Some(lockstep.into_strategy());
+            return Ok(Judged { verdict, counts, place: None, given_back });
+        };
+        // A process has one window at linear address 0, so that the strategy goes.
+        let machines = [Some(lockstep.into_leader()), self.watched];
+        let verdict = explain(self.variant, machines, &finding)?.unwrap_or(verdict);
+        let is_located = !repertoire::is_unlocated(&finding);
+        let place = is_located.then(|| finding.before.instruction_address());
+        Ok(Judged { verdict, counts, place, given_back: None })
     }
 }
 
-/// Whether the guest has left the architecture: at the instruction that was found, if one was.
+/// Whether the guest has left the architecture: soon behind the place that was found, on the machine that
+/// is there; or at the instruction that was found, if one was, in the whole program on another machine, in
+/// which interrupts come elsewhere.
 fn explain(
-    id: StrategyId,
-    machine: Option<Machine>,
+    variant: Variant,
+    [here, anew]: [Option<Machine>; 2],
     finding: &Finding,
-    text: String,
-) -> anyhow::Result<Verdict> {
-    let Some(mut machine) = machine else { return Ok(Verdict::Different(text)) };
-    let here = format!(" at {}:", finding.before.instruction_address());
-    let is_it = |sentence: &String| repertoire::is_unlocated(finding) || sentence.contains(&here);
-    Ok(match strategies::watch(id, &mut machine, WATCHED)?.filter(is_it) {
-        Some(sentence) => Verdict::Stated(sentence),
-        None => Verdict::Different(text),
-    })
+) -> anyhow::Result<Option<Verdict>> {
+    let is_located = !repertoire::is_unlocated(finding);
+    let address = format!(" at {}:", finding.before.instruction_address());
+    let is_it = |sentence: &String| !is_located || sentence.contains(&address);
+    // An attempt that stops too soon looks right, so that the place can be before the instruction.
+    let soon = if is_located { NEAR } else { STRETCH };
+    let attempts = [(here, soon, false), (anew, WATCHED, true)];
+    for (machine, most, is_whole) in attempts {
+        let Some(mut machine) = machine.filter(|_| strategies::can_watch(variant)) else {
+            continue;
+        };
+        let left = strategies::watch(variant, &mut machine, most)?;
+        if let Some(sentence) = left.filter(|left| !is_whole || is_it(left)) {
+            return Ok(Some(Verdict::Stated(sentence)));
+        }
+    }
+    Ok(None)
 }
 
 /// How a program ended, in a word.

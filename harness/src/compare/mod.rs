@@ -17,19 +17,21 @@ use std::process::{Command, ExitCode};
 
 /// Strategies differ.
 const DIFFERENT_STATUS: u8 = 1;
+/// It could not be told whether they do.
+const UNDECIDED_STATUS: u8 = 3;
 /// The monitor failed.
 const FAILED_STATUS: u8 = 8;
 
 /// Behind the options in `ringside compare --help`.
 const HELP: &str = "\
 Exit status: 0 when no difference was found; 1 after a difference; 2 when something is wrong with what
-was asked for; 8 when the monitor fails.";
+was asked for; 3 when the reference takes too long, so that nobody can tell; 8 when the monitor fails.";
 
 /// `ringside compare`
 #[derive(clap::Args, Debug)]
 #[command(after_help = HELP)]
 pub struct Arguments {
-    /// A strategy
+    /// A strategy, or a named setting of one
     leader: String,
     /// Another one; where neither is interpretation, both are held against it
     follower: String,

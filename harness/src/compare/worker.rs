@@ -1,10 +1,10 @@
 //! The hidden `ringside compare-worker`: the process in which strategies are compared.
 
-use super::{Arguments, DIFFERENT_STATUS};
+use super::{Arguments, DIFFERENT_STATUS, UNDECIDED_STATUS};
 use crate::cli::Failure;
 use crate::config::{Vm, VmOptions};
 use crate::lockstep::{End, Lockstep, Options};
-use crate::strategies;
+use crate::strategies::{self, Variant};
 use anyhow::{Context, bail};
 use host::sandbox::Policy;
 use machine::boot::{BootSource, ImageKind, Kernel};
@@ -43,9 +43,9 @@ type Machines = Vec<[Machine; 2]>;
 /// # Errors
 /// When it does not.
 pub(super) fn check(arguments: &Arguments) -> anyhow::Result<()> {
-    for id in ids(arguments)? {
-        if let Support::Missing(why) = strategies::support(id) {
-            bail!("{id} is not usable on this host: {why}");
+    for variant in variants(arguments)? {
+        if let Support::Missing(why) = strategies::support(variant.id) {
+            bail!("{variant} is not usable on this host: {why}");
         }
     }
     split_save(arguments)?;
@@ -57,11 +57,13 @@ pub(super) fn check(arguments: &Arguments) -> anyhow::Result<()> {
 /// # Errors
 /// When something cannot be set up, or the host fails.
 pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let ids = ids(arguments).map_err(Failure::setup)?;
-    let machines = machines(arguments, ids.len()).map_err(Failure::setup)?;
+    let variants = variants(arguments).map_err(Failure::setup)?;
+    let machines = machines(arguments, variants.len()).map_err(Failure::setup)?;
     let save = split_save(arguments).and_then(create).map_err(Failure::setup)?;
     // Made now, for later there is no right to.
-    let made = ids.iter().map(|&id| strategies::make(id)).collect::<Result<Vec<_>, _>>()?;
+    let made = |&variant: &Variant| Ok((variant, strategies::make(variant)?));
+    let made = variants.iter().map(made).collect::<anyhow::Result<Vec<_>>>()?;
+    let ids: Vec<_> = variants.iter().map(|variant| variant.id).collect();
     let policy = Policy {
         file_bytes: if save.is_some() { None } else { Policy::SOFTWARE.file_bytes },
         ..strategies::joint_policy(&ids)
@@ -71,8 +73,8 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         tracing::debug!(target: "sandbox", "{applied}");
     }
     let mut save = save;
-    for (strategy, [leader, reference]) in made.into_iter().zip(machines) {
-        let status = compare(arguments, strategy, leader, reference, save.take())?;
+    for (strategy, machines) in made.into_iter().zip(machines) {
+        let status = compare(arguments, strategy, machines, save.take())?;
         if status != SAME_STATUS {
             return Ok(ExitCode::from(status));
         }
@@ -82,9 +84,8 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn compare(
     arguments: &Arguments,
-    strategy: Box<dyn Strategy>,
-    mut leader: Machine,
-    mut reference: Machine,
+    (variant, strategy): (Variant, Box<dyn Strategy>),
+    [mut leader, mut reference]: [Machine; 2],
     save: Option<SaveAt>,
 ) -> anyhow::Result<u8> {
     if let Some(From::Instruction(count)) = from(arguments) {
@@ -96,7 +97,6 @@ fn compare(
         all_memory: arguments.all_memory,
         patience: None,
     };
-    let id = strategy.id();
     let mut lockstep = Lockstep::new(strategy, leader, reference, options)?;
     let begun = Instant::now();
     let mut left = arguments.limit.unwrap_or(u64::MAX);
@@ -121,10 +121,14 @@ fn compare(
     );
     let (text, status) = match end {
         End::Stopped(stop) => {
-            (format!("{id}: no difference up to the end ({stop}): {summary}"), SAME_STATUS)
+            (format!("{variant}: no difference up to the end ({stop}): {summary}"), SAME_STATUS)
         }
-        End::Limit => (format!("{id}: no difference: {summary}"), SAME_STATUS),
-        End::Different(finding) => (format!("{finding}\n{summary}"), DIFFERENT_STATUS),
+        End::Limit => (format!("{variant}: no difference: {summary}"), SAME_STATUS),
+        End::Undecided => {
+            let why = "the reference takes too long to where the strategy is";
+            (format!("{variant}: undecided from there on, for {why}: {summary}"), UNDECIDED_STATUS)
+        }
+        End::Different(finding) => (format!("{variant}: {finding}\n{summary}"), DIFFERENT_STATUS),
     };
     writeln!(std::io::stdout(), "{text}")?;
     Ok(status)
@@ -143,14 +147,17 @@ fn go_to(leader: &mut Machine, reference: &mut Machine, count: u64) -> anyhow::R
 }
 
 /// The strategies that are held against the reference: interpretation is the same.
-fn ids(arguments: &Arguments) -> anyhow::Result<Vec<StrategyId>> {
-    let id = |name: &str| crate::config::strategy(name).map_err(|message| anyhow::anyhow!(message));
-    let mut ids = vec![id(&arguments.leader)?, id(&arguments.follower)?];
-    ids.dedup();
-    if ids.len() > 1 {
-        ids.retain(|&id| id != StrategyId::Interpretation);
+fn variants(arguments: &Arguments) -> anyhow::Result<Vec<Variant>> {
+    let find = |name: &str| {
+        crate::config::variant(name, &Default::default())
+            .map_err(|message| anyhow::anyhow!(message))
+    };
+    let mut variants = vec![find(&arguments.leader)?, find(&arguments.follower)?];
+    variants.dedup();
+    if variants.len() > 1 {
+        variants.retain(|variant| variant.id != StrategyId::Interpretation);
     }
-    Ok(ids)
+    Ok(variants)
 }
 
 fn from(arguments: &Arguments) -> Option<From> {

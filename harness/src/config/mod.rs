@@ -14,7 +14,7 @@ mod vm;
 pub use error::{ConfigError, Source};
 pub use experiment::{BUILTIN, Experiment, Overrides};
 pub use target::Target;
-pub(crate) use target::{strategy, variant};
+pub(crate) use target::variant;
 pub use units::{Size, Time};
 pub use vm::{Kind, Vm, VmOptions, split_module};
 

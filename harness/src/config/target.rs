@@ -54,13 +54,6 @@ impl Target {
     }
 }
 
-/// The strategy called `name`, which must be built into this version.
-pub(crate) fn strategy(name: &str) -> Result<StrategyId, String> {
-    let known = StrategyId::ALL.map(StrategyId::name);
-    let id = StrategyId::ALL.into_iter().find(|id| id.name() == name);
-    built(id.ok_or_else(|| suggest::unknown("strategy", name, &known))?)
-}
-
 /// The strategy, or the named setting of one, called `name`; what the name leaves open is as in
 /// `options`.
 pub(crate) fn variant(name: &str, options: &Options) -> Result<Variant, String> {

@@ -16,40 +16,45 @@ const LARGE: u64 = 1 << 7;
 const TABLE: u64 = 0xffff_f000;
 const PAE_TABLE: u64 = 0xf_ffff_f000;
 
-/// Takes the accessed bits of the page at `address` over, if nothing else is different in it and it can
-/// be a page table, and notes them in `choices`. Whether the page is the same then.
-///
-/// Of `cpus` it is one, or else of a directory that a stretch has loaded and left again: of those there
-/// is no list. Without paging in either there is none.
-pub(super) fn take_over(
-    leader: &Machine,
-    reference: &mut Machine,
-    address: PhysicalAddress,
-    cpus: &[&Cpu],
-    choices: &mut Vec<Choice>,
-) -> bool {
-    let pages = (leader.memory.page(address), reference.memory.page(address));
-    let (Some(theirs), Some(mine)) = pages else { return false };
-    let differing: Vec<_> =
-        theirs.iter().zip(&mine).enumerate().filter(|(_, (a, b))| a != b).collect();
-    let is_accessed = |at: usize, theirs: u8, mine: u8| {
-        at.is_multiple_of(4) && theirs == mine | ACCESSED && u64::from(mine) & PRESENT != 0
-    };
-    if !differing.iter().all(|&(at, (&theirs, &mine))| is_accessed(at, theirs, mine)) {
-        return false;
+/// Accessed bits in one page that only the strategy has set.
+pub(super) struct Bits {
+    page: PhysicalAddress,
+    /// Where in the page, and the byte there.
+    bytes: Vec<(usize, u8)>,
+}
+
+impl Bits {
+    /// Those of the page at `address`, if nothing else is different in it and it can be a page table.
+    ///
+    /// Of `cpus` it is one, or else of a directory that a stretch has loaded and left again: of those
+    /// there is no list. Without paging in either there is none.
+    pub(super) fn find(
+        leader: &Machine,
+        reference: &Machine,
+        address: PhysicalAddress,
+        cpus: &[&Cpu],
+    ) -> Option<Bits> {
+        let theirs = leader.memory.page(address)?;
+        let mine = reference.memory.page(address)?;
+        let differing = theirs.iter().zip(&mine).enumerate().filter(|(_, (a, b))| a != b);
+        let is_accessed = |at: usize, theirs: u8, mine: u8| {
+            at.is_multiple_of(4) && theirs == mine | ACCESSED && u64::from(mine) & PRESENT != 0
+        };
+        let bits = differing
+            .map(|(at, (&theirs, &mine))| is_accessed(at, theirs, mine).then_some((at, theirs)));
+        let bytes = bits.collect::<Option<Vec<_>>>()?;
+        let is_table = bytes.is_empty() || cpus.iter().any(|cpu| cpu.paging());
+        is_table.then_some(Bits { page: address, bytes })
     }
-    if differing.is_empty() {
-        return true;
+
+    /// Takes them over, and notes them in `choices`.
+    pub(super) fn set(self, reference: &mut Machine, choices: &mut Vec<Choice>) {
+        for (at, value) in self.bytes {
+            let address = self.page.0 + at as u64;
+            reference.memory.write(PhysicalAddress(address), &[value]);
+            choices.push(Choice::Accessed { address, value });
+        }
     }
-    let is_table = cpus.iter().any(|cpu| cpu.paging());
-    if !is_table || !reference.memory.write(address, &theirs) {
-        return false;
-    }
-    choices.extend(differing.iter().map(|&(at, (&value, _))| {
-        let address = address.0 + at as u64;
-        Choice::Accessed { address, value }
-    }));
-    true
 }
 
 /// Where a page differs in something that cannot be an accessed bit.

@@ -4,13 +4,14 @@
 use super::accessed;
 use super::code;
 use super::finding::{Finding, Place, What};
-use super::locate::Search;
+use super::locate::{LONGEST as LONGEST_SEARCH, Search};
 use super::log::Log;
 use super::open;
 use super::reference::{Chase, Origin, Reference};
 use super::runner;
 use super::stale;
 use emulator::Outcome;
+use machine::host_time::processor_nanos;
 use machine::signals::Request;
 use machine::tap::{Choice, Event, LogWriter};
 use machine::{Cpu, Difference, Fingerprint, Machine, PhysicalAddress};
@@ -65,6 +66,9 @@ pub enum End {
     Stopped(Stop),
     /// The limit was reached.
     Limit,
+    /// The reference did not come to where the strategy is in a time that somebody has, and may still be on
+    /// the way there.
+    Undecided,
     /// A difference.
     Different(Box<Finding>),
 }
@@ -155,6 +159,12 @@ impl Lockstep {
         self.strategy
     }
 
+    /// Gives the strategy's machine back, which is before the instruction that was found if one was.
+    #[must_use]
+    pub fn into_leader(self) -> Machine {
+        self.leader
+    }
+
     /// The machine that the strategies run, with the devices.
     pub fn machine(&mut self) -> &mut Machine {
         &mut self.leader
@@ -190,6 +200,7 @@ impl Lockstep {
             match self.stretch(left)? {
                 Step::On => {}
                 Step::Stopped(stop) => return self.ended(End::Stopped(stop)),
+                Step::Undecided => return Ok(End::Undecided),
                 Step::Different(finding) => return Ok(End::Different(finding)),
             }
             if self.is_memory_due()
@@ -243,6 +254,7 @@ impl Lockstep {
         let origin = Origin { base: &base, events: &stretch.events, count: 0 };
         let executed = match self.reference.follow(&origin, &self.leader, &stretch) {
             Chase::Reached(executed) => executed,
+            Chase::Missed(missed) if missed.is_undecided() => return Ok(Step::Undecided),
             Chase::Missed(missed) => {
                 let search = Search {
                     strategy: &mut *self.strategy,
@@ -252,6 +264,8 @@ impl Lockstep {
                     instructions: self.progress.instructions,
                     whole: &stretch,
                     patience: 1,
+                    shortest: 1,
+                    deadline: processor_nanos() + LONGEST_SEARCH,
                 };
                 return Ok(Step::Different(Box::new(search.run(&missed)?)));
             }
@@ -264,7 +278,10 @@ impl Lockstep {
         self.events = stretch.events;
         let choices = self.reference.take_choices();
         self.log.choices(choices, &self.leader.cpu, self.progress.instructions);
+        let cpu = &self.leader.cpu;
         Ok(match stretch.stop {
+            // It waits for an interrupt that is held back, and would not take it.
+            Stop::Requested if cpu.halted && !cpu.interruptible() => Step::Stopped(Stop::Halted),
             // What was waited for is an interrupt that is held back.
             Stop::Limit | Stop::Requested => Step::On,
             stop => Step::Stopped(stop),
@@ -328,7 +345,7 @@ impl Lockstep {
             (machine.cpu.clone(), code::block(machine))
         };
         let origin = Origin { base: &self.base, events: &self.events, count: 0 };
-        let open = open::stale_translations(&mut self.reference, &origin, &self.events, u64::MAX);
+        let open = open::on_the_way(&mut self.reference, &origin, &self.events, u64::MAX);
         Ok(Some(Box::new(Finding {
             strategy: self.strategy.id(),
             what: What::StrayWrites,
@@ -341,6 +358,7 @@ impl Lockstep {
             differences,
             trail: Vec::new(),
             open,
+            faults: Vec::new(),
         })))
     }
 }
@@ -355,12 +373,14 @@ fn is_accessed_bit(
 ) -> bool {
     let Difference::Memory { address, .. } = difference else { return false };
     let page = PhysicalAddress(address.0 & !0xfff);
-    accessed::take_over(leader, reference, page, &[&cpus[0], &cpus[1]], choices)
+    let bits = accessed::Bits::find(leader, reference, page, &[&cpus[0], &cpus[1]]);
+    bits.map(|bits| bits.set(reference, choices)).is_some()
 }
 
 /// What a stretch came to.
 enum Step {
     On,
     Stopped(Stop),
+    Undecided,
     Different(Box<Finding>),
 }

@@ -1,7 +1,7 @@
 //! A difference, and how it is printed.
 
 use super::code::Line;
-use super::open::Open;
+use super::open::{Fault, Open};
 use iced_x86::Instruction;
 use machine::cpu::SegmentRegister;
 use machine::tap::{Divergence, Event};
@@ -39,6 +39,8 @@ pub struct Finding {
     pub trail: Vec<LinearAddress>,
     /// What the architecture leaves open and the difference comes from, if it does.
     pub open: Option<Open>,
+    /// The instructions of the stretch that raised exceptions under the reference, the last one last.
+    pub faults: Vec<Fault>,
 }
 
 /// What is different.

@@ -22,7 +22,11 @@ const TRAIL: usize = 16;
 const FARTHEST: u64 = 1 << 26;
 
 /// Nanoseconds of processor time after which no new attempt is made to find it.
-const LONGEST: u64 = 8_000_000_000;
+pub(super) const LONGEST: u64 = 12_000_000_000;
+
+/// Nanoseconds of processor time that the reference has in each: what goes wrong may well lead it into a
+/// long repetition, and there are many attempts.
+const LONGEST_CHASE: u64 = 300_000_000;
 
 /// How many times as long as the stretch an attempt can be.
 const MOST_PATIENCE: u64 = 512;
@@ -40,6 +44,10 @@ pub(super) struct Search<'a> {
     pub(super) whole: &'a Stretch,
     /// How many times as long as the stretch an attempt is; 1 at first.
     pub(super) patience: u64,
+    /// What an attempt asks for at least; 1 at first.
+    pub(super) shortest: u64,
+    /// The processor time at which no new attempt is made.
+    pub(super) deadline: u64,
 }
 
 /// An attempt that came out wrong.
@@ -49,30 +57,41 @@ pub(super) struct Attempt {
 }
 
 impl Search<'_> {
-    /// Finds the instruction. The leader is where the stretch ended; what both machines are left in
-    /// is of no use for anything else.
+    /// Finds the instruction. The leader is where the stretch ended, and is left before the instruction if
+    /// it was found, else where the stretch begins.
     pub(super) fn run(mut self, missed: &Missed) -> anyhow::Result<Finding> {
+        self.reference.longest_chase = LONGEST_CHASE;
         let coarse = self.describe(Place::Stretch, 0, self.whole, missed)?;
-        let Some(count) = self.narrow(missed)? else { return Ok(coarse) };
-        match self.persist(count)? {
-            Some(attempt) => {
+        let count = self.narrow(missed)?;
+        let attempt = count.map(|count| self.persist(count)).transpose()?.flatten();
+        match count.zip(attempt) {
+            Some((count, attempt)) => {
                 let origin = Origin { base: self.base, events: &self.whole.events, count };
-                let open = open::undefined_flags(self.reference, self.leader, &origin, &attempt);
+                let open = open::undefined_flags(
+                    self.reference,
+                    self.leader,
+                    &origin,
+                    &attempt,
+                    self.deadline,
+                );
                 let Attempt { stretch, missed } = &attempt;
                 let finding = self.describe(Place::Instruction(count), count, stretch, missed)?;
+                self.set_out(&origin)?;
                 Ok(Finding { open: open.or(finding.open.clone()), ..finding })
             }
-            None => Ok(coarse),
+            None => {
+                self.set_out(&Origin { base: self.base, events: &self.whole.events, count: 0 })?;
+                Ok(coarse)
+            }
         }
     }
 
     /// How many instructions of the stretch come before the culprit, if it shows again.
     fn narrow(&mut self, missed: &Missed) -> anyhow::Result<Option<u64>> {
-        let deadline = processor_nanos() + LONGEST;
         // A strategy that takes a count for a time gets less far each time it begins anew.
-        while self.attempt(0)?.is_none() {
+        while self.persist(0)?.is_none() {
             self.patience *= 8;
-            if self.patience > MOST_PATIENCE || processor_nanos() >= deadline {
+            if self.patience > MOST_PATIENCE || self.is_late() {
                 return Ok(None);
             }
         }
@@ -80,12 +99,12 @@ impl Search<'_> {
         let (mut low, mut high) = (0, closest.unwrap_or(self.whole.limit).max(1));
         while self.persist(high)?.is_some() {
             (low, high) = (high, high.saturating_mul(2));
-            if high > FARTHEST || processor_nanos() >= deadline {
+            if high > FARTHEST || self.is_late() {
                 return Ok(None);
             }
         }
         while high - low > 1 {
-            if processor_nanos() >= deadline {
+            if self.is_late() {
                 return Ok(None);
             }
             let middle = low + (high - low) / 2;
@@ -98,34 +117,49 @@ impl Search<'_> {
     }
 
     /// As [`Search::attempt`], and again if it comes out right: a strategy that takes a count for a time
-    /// gets less far when the host is busy, and may have stopped before what goes wrong.
+    /// gets less far when the host is busy or nothing is translated yet, and may have stopped before what
+    /// goes wrong.
     fn persist(&mut self, count: u64) -> anyhow::Result<Option<Attempt>> {
-        let patience = self.patience;
+        let (patience, shortest) = (self.patience, self.shortest);
         let mut found = None;
-        for more in [1, 4, 16] {
+        for (more, least) in [(1, 1), (4, 1), (16, 1_000_000)] {
             self.patience = patience.saturating_mul(more);
+            self.shortest = least.max(shortest);
             found = self.attempt(count)?;
-            if found.is_some() {
+            if found.is_some() || self.is_late() {
                 break;
             }
         }
-        self.patience = patience;
+        (self.patience, self.shortest) = (patience, shortest);
         Ok(found)
+    }
+
+    fn is_late(&self) -> bool {
+        processor_nanos() >= self.deadline
+    }
+
+    /// Puts both machines to a place in the stretch; how many events come before it.
+    fn set_out(&mut self, origin: &Origin<'_>) -> anyhow::Result<usize> {
+        let used = self.reference.go_to(origin);
+        self.leader.take_memory(&self.reference.machine)?;
+        self.leader.cpu = self.reference.machine.cpu.clone();
+        Ok(used)
     }
 
     /// Lets the strategy go on behind `count` instructions. Nothing if it comes out right.
     fn attempt(&mut self, count: u64) -> anyhow::Result<Option<Attempt>> {
         let whole = self.whole;
         let origin = Origin { base: self.base, events: &whole.events, count };
-        let used = self.reference.go_to(&origin);
-        self.leader.take_memory(&self.reference.machine)?;
-        self.leader.cpu = self.reference.machine.cpu.clone();
+        let used = self.set_out(&origin)?;
         let events = whole.events[used..].to_vec();
         // It is to stop where it did before: what it left wrong may not last.
         let limit = whole.limit.saturating_sub(count).max(1).saturating_mul(self.patience);
+        let limit = limit.max(self.shortest);
         let stretch = runner::replay(self.strategy, self.leader, limit, events)?;
         Ok(match self.reference.follow(&origin, self.leader, &stretch) {
             Chase::Reached(_) => None,
+            // It may be on the way there.
+            Chase::Missed(missed) if missed.why == Why::Late && missed.closest.is_some() => None,
             Chase::Missed(missed) => Some(Attempt { stretch, missed }),
         })
     }
@@ -142,7 +176,8 @@ impl Search<'_> {
         let (before, block, trail) = self.look_back(count);
         let origin = Origin { base: self.base, events: &self.whole.events, count };
         let until = missed.closest.as_ref().map_or(stretch.bound(), |visit| visit.at);
-        let open = open::stale_translations(self.reference, &origin, &stretch.events, until);
+        let open = open::on_the_way(self.reference, &origin, &stretch.events, until);
+        let faults = open::faults(self.reference, &origin, &stretch.events, until);
         let mut differences = Vec::new();
         if let Some(visit) = &missed.closest {
             self.reference.go_to(&origin);
@@ -162,6 +197,7 @@ impl Search<'_> {
             differences,
             trail,
             open,
+            faults,
         })
     }
 

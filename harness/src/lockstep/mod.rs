@@ -35,4 +35,4 @@ mod undefined;
 
 pub use engine::{End, Lockstep, Options, Progress};
 pub use finding::{Finding, Place, What};
-pub use open::Open;
+pub use open::{Fault, Open};

@@ -1,17 +1,24 @@
 //! What the architecture leaves open in the middle of a stretch, so that a difference behind it is
-//! none: flags that are undefined and used all the same, and translations that have become stale.
+//! none: flags that are undefined and used all the same, translations that have become stale, and copies
+//! that overlap unseen.
 
 use super::locate::Attempt;
 use super::reference::{Chase, Origin, Reference};
 use super::stale::Watch;
 use super::undefined;
-use machine::cpu::Eflags;
+use iced_x86::{Instruction, OpKind};
+use machine::cpu::{Cr4, Eflags, SegmentRegister, register};
+use machine::host_time::processor_nanos;
 use machine::tap::Event;
 use machine::{LinearAddress, Machine};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Instructions that are gone through for it.
 const MOST: u64 = 1 << 17;
+
+/// Pages of each side of a copy that are looked at.
+const MOST_PAGES: u64 = 64;
 
 /// What is left open.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,6 +32,8 @@ pub enum Open {
     },
     /// Entries of the page tables were changed that had been in use, and not flushed.
     Translations,
+    /// A repeated copy reads by one linear address what it has written by another.
+    AliasedCopy,
 }
 
 impl Open {
@@ -34,6 +43,9 @@ impl Open {
         match self {
             Open::Flags { .. } => "flags that are undefined are used",
             Open::Translations => "page tables are written and not flushed",
+            Open::AliasedCopy => {
+                "a repeated copy overlaps by two linear addresses of the same memory"
+            }
         }
     }
 }
@@ -52,6 +64,10 @@ impl fmt::Display for Open {
             Open::Translations => f.write_str(
                 "page tables were written and not flushed: the CPU may still use what was in them",
             ),
+            Open::AliasedCopy => f.write_str(
+                "a repeated copy reads what it has just written by another linear address: CPUs that \
+                 move many bytes at once look at linear addresses only",
+            ),
         }
     }
 }
@@ -63,6 +79,7 @@ pub(super) fn undefined_flags(
     leader: &Machine,
     origin: &Origin<'_>,
     attempt: &Attempt,
+    deadline: u64,
 ) -> Option<Open> {
     let begun = reference.go_to(origin);
     let instruction = emulator::instruction(&mut reference.machine)?;
@@ -74,6 +91,9 @@ pub(super) fn undefined_flags(
     let emulated = reference.machine.cpu.flags.bits();
     let values = values(flags).filter(|value| value.bits() != emulated & flags.bits());
     for value in values.collect::<Vec<_>>() {
+        if processor_nanos() >= deadline {
+            break;
+        }
         reference.go_to(&behind);
         reference.machine.cpu.flags.merge(value.bits(), flags);
         if let Chase::Reached(_) = reference.chase(leader, &attempt.stretch) {
@@ -83,6 +103,45 @@ pub(super) fn undefined_flags(
         }
     }
     None
+}
+
+/// Whether the instruction is a repeated MOVS, about to be executed, whose source and target are the same memory by linear
+/// addresses that are not.
+fn is_aliased_copy(machine: &mut Machine, instruction: &Instruction) -> bool {
+    use iced_x86::Mnemonic::{Movsb, Movsd, Movsw};
+    let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    let moves = matches!(instruction.mnemonic(), Movsb | Movsw | Movsd);
+    if !moves || !instruction.is_string_instruction() || !repeats {
+        return false;
+    }
+    let is_wide = instruction.op0_kind() == OpKind::MemoryESEDI;
+    let mask = if is_wide { u32::MAX } else { 0xffff };
+    let registers = machine.cpu.registers;
+    let count = u64::from(registers[register::ECX] & mask);
+    let bytes = count * instruction.memory_size().size() as u64;
+    let source = instruction.memory_segment().number();
+    let [from, to] = [
+        (machine.cpu.segments[source].base, registers[register::ESI]),
+        (machine.cpu.segment(SegmentRegister::Es).base, registers[register::EDI]),
+    ]
+    .map(|(base, offset)| base.wrapping_add(offset & mask));
+    let backwards = machine.cpu.flags.contains(Eflags::DF);
+    let mut pages = |start: u32| -> BTreeMap<u64, u32> {
+        // Whole pages, a few at most: what overlaps by more is in the first of them.
+        let pages = (u64::from(start & 0xfff) + bytes).div_ceil(0x1000).min(MOST_PAGES) as u32;
+        let page = |number: u32| {
+            let away = number.wrapping_mul(0x1000);
+            let linear =
+                if backwards { start.wrapping_sub(away) } else { start.wrapping_add(away) };
+            let found = emulator::mapping(machine, LinearAddress(linear & !0xfff))?;
+            Some((found.physical.0, linear & !0xfff))
+        };
+        (0..pages).filter_map(page).collect()
+    };
+    let (from, to) = (pages(from), pages(to));
+    let is_alias =
+        |(physical, linear): (&u64, &u32)| to.get(physical).is_some_and(|other| other != linear);
+    from.iter().any(is_alias)
 }
 
 /// All values of some flags.
@@ -116,9 +175,9 @@ fn user(
     found
 }
 
-/// Whether the CPU could choose between translations in the first `count` instructions from `origin`
-/// on.
-pub(super) fn stale_translations(
+/// What is left open in the first `count` instructions from `origin` on: whether the CPU could choose
+/// between translations, or to see an overlap.
+pub(super) fn on_the_way(
     reference: &mut Reference,
     origin: &Origin<'_>,
     events: &[Event],
@@ -126,12 +185,53 @@ pub(super) fn stale_translations(
 ) -> Option<Open> {
     reference.go_to(origin);
     let mut watch = Watch::new(&reference.machine);
-    let mut last = None;
+    let (mut last, mut copies) = (None, false);
     reference.walk(events, count.min(MOST), |machine, instruction| {
         watch.look(machine, last.as_ref());
         last = instruction.copied();
+        copies |= last.is_some_and(|instruction| is_aliased_copy(machine, &instruction));
         Some(())
     });
     watch.look(&reference.machine, last.as_ref());
-    watch.found().then_some(Open::Translations)
+    match watch.found() {
+        true => Some(Open::Translations),
+        false => copies.then_some(Open::AliasedCopy),
+    }
+}
+
+/// An instruction that raised an exception.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// The instruction.
+    pub instruction: Instruction,
+    /// What CR4 was before it.
+    pub cr4: Cr4,
+}
+
+/// Those of the first `count` instructions from `origin` on that raised exceptions, the last one last.
+pub(super) fn faults(
+    reference: &mut Reference,
+    origin: &Origin<'_>,
+    events: &[Event],
+    count: u64,
+) -> Vec<Fault> {
+    reference.go_to(origin);
+    let exceptions = |machine: &Machine| {
+        machine.counters.guest_page_faults.wrapping_add(machine.counters.exceptions)
+    };
+    let mut before = exceptions(&reference.machine);
+    let (mut last, mut found) = (None, Vec::new());
+    let mut look = |machine: &Machine, instruction: Option<&Instruction>| {
+        let now = exceptions(machine);
+        if std::mem::replace(&mut before, now) != now {
+            found.extend(last);
+        }
+        last = instruction.map(|&instruction| Fault { instruction, cr4: machine.cpu.cr4 });
+    };
+    reference.walk(events, count.min(MOST), |machine, instruction| {
+        look(machine, instruction);
+        Some(())
+    });
+    look(&reference.machine, None);
+    found
 }

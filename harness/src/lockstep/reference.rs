@@ -25,20 +25,25 @@ pub(super) struct Reference {
     witness: Option<PhysicalAddress>,
     /// What was taken from the strategy of what the architecture leaves open.
     choices: Vec<Choice>,
+    /// Nanoseconds of processor time that one way to a stretch's end takes at most.
+    pub(super) longest_chase: u64,
 }
 
 /// Pages that are remembered as written lately.
 const MOST_RECENT: usize = 128;
 
-/// Nanoseconds of processor time that one way to a stretch's end takes at most: code that changes itself
-/// is slow here, and the bound of a strategy that does not count is a guess from above.
+/// That much as long as nothing is wrong: code that changes itself is slow here, and the bound of a
+/// strategy that does not count is a guess from above.
 const LONGEST_CHASE: u64 = 2_000_000_000;
-/// Instructions between two looks at that.
-const GLANCE: u64 = 1 << 20;
+/// Instructions between two looks at that; one can be thousands of iterations.
+const GLANCE: u64 = 1 << 16;
 
 /// Visits of a stretch's end at which nothing but flags differs, and for which it is looked whether
 /// those are undefined there.
 const MOST_FLAG_CHECKS: u32 = 16;
+
+/// Visits of a stretch's end with the same in all registers, at which it is looked how much memory differs.
+const MOST_LOOKS: u32 = 1024;
 
 /// Whether the reference came to where a strategy has stopped.
 pub(super) enum Chase {
@@ -73,6 +78,8 @@ pub(super) struct Missed {
 pub(super) enum Why {
     /// It has executed more than the strategy can have.
     Bound,
+    /// It has taken too long.
+    Late,
     /// It asked for something that the strategy did not.
     Inputs(Divergence),
     /// It waits in HLT.
@@ -89,8 +96,18 @@ pub(super) struct Visit {
     pub(super) cpu: Cpu,
     /// Events of the log that are left.
     pub(super) left: usize,
-    /// Registers that differ; one more for memory.
+    /// Registers that differ, flags among them.
     pub(super) distance: usize,
+    /// Where none does: what else differs, as far as the reference has written it.
+    apart: usize,
+}
+
+impl Missed {
+    /// Whether nobody can say that something is wrong: the reference was where the strategy is, with the
+    /// same in all registers, and no time was left to see whether memory comes to be the same.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.why == Why::Late && self.closest.as_ref().is_some_and(|visit| visit.distance == 0)
+    }
 }
 
 impl Reference {
@@ -102,6 +119,7 @@ impl Reference {
             recent: VecDeque::new(),
             witness: None,
             choices: Vec::new(),
+            longest_chase: LONGEST_CHASE,
         }
     }
 
@@ -191,9 +209,9 @@ impl Reference {
         let before = if origin.is_none() { 1 } else { 0 };
         let begun = self.machine.counters.instructions - before;
         let (target, bound) = (&stretch.cpu, stretch.bound());
-        let mut closest: Option<Visit> = None;
-        let deadline = processor_nanos() + LONGEST_CHASE;
-        let (mut flag_checks, mut halted) = (MOST_FLAG_CHECKS, false);
+        let mut closest = Closest { visit: None, looks: MOST_LOOKS };
+        let deadline = processor_nanos() + self.longest_chase;
+        let (mut flag_checks, mut halted, mut glance) = (MOST_FLAG_CHECKS, false, GLANCE);
         let why = loop {
             let executed = self.machine.counters.instructions - begun;
             if stretch.may_be(executed)
@@ -205,7 +223,7 @@ impl Reference {
                 self.machine.bus.tap.switch_off();
                 return Chase::Reached(executed);
             }
-            self.note_visit(target, executed, &mut closest);
+            self.note_visit(leader, target, executed, &mut closest);
             quieten(&self.machine);
             if let Some(divergence) = self.machine.divergence().filter(|_| !stretch.overran) {
                 break Why::Inputs(divergence.clone());
@@ -213,10 +231,14 @@ impl Reference {
             if halted {
                 break Why::Halted;
             }
-            if executed >= bound || executed >= GLANCE && processor_nanos() >= deadline {
+            if executed >= bound {
                 break Why::Bound;
             }
-            let most = (bound - executed).min(GLANCE);
+            if executed >= glance && processor_nanos() >= deadline {
+                break Why::Late;
+            }
+            glance = glance.max(executed / GLANCE * GLANCE + GLANCE);
+            let most = (bound - executed).min(glance - executed);
             match self.emulator.run_to(&mut self.machine, target.eip, most) {
                 Outcome::Continue => {}
                 Outcome::Halted => halted = true,
@@ -229,7 +251,7 @@ impl Reference {
         };
         quieten(&self.machine);
         self.machine.bus.tap.switch_off();
-        Chase::Missed(Box::new(Missed { why, closest }))
+        Chase::Missed(Box::new(Missed { why, closest: closest.visit }))
     }
 
     /// Whether nothing is different but flags that are undefined here, `executed` instructions behind
@@ -301,14 +323,19 @@ impl Reference {
         let written = written.chain(self.recent.iter().copied());
         let differing = written.filter(|&address| mine.page(address) != theirs.page(address));
         let cpus = [&self.begun, &stretch.cpu];
-        let other = differing.collect::<Vec<_>>().into_iter().find(|&page| {
-            let (machine, choices) = (&mut self.machine, &mut self.choices);
-            !accessed::take_over(leader, machine, page, &cpus, choices)
-        });
-        if let Some(page) = other {
-            self.witness = accessed::other_difference(leader, &self.machine, page);
+        let mut bits = Vec::new();
+        for page in differing.collect::<Vec<_>>() {
+            match accessed::Bits::find(leader, &self.machine, page, &cpus) {
+                Some(found) => bits.push(found),
+                None => {
+                    self.witness = accessed::other_difference(leader, &self.machine, page);
+                    return false;
+                }
+            }
         }
-        other.is_none()
+        // None before all are known: this may be another place after all.
+        bits.into_iter().for_each(|bits| bits.set(&mut self.machine, &mut self.choices));
+        true
     }
 
     /// Remembers the pages that were written since the journal began.
@@ -321,7 +348,7 @@ impl Reference {
         self.recent.drain(..superfluous);
     }
 
-    fn note_visit(&self, target: &Cpu, at: u64, closest: &mut Option<Visit>) {
+    fn note_visit(&self, leader: &Machine, target: &Cpu, at: u64, closest: &mut Closest) {
         let cpu = &self.machine.cpu;
         if cpu.eip != target.eip {
             return;
@@ -329,11 +356,34 @@ impl Reference {
         let registers = cpu.registers.iter().zip(&target.registers);
         let distance = registers.filter(|(mine, theirs)| mine != theirs).count()
             + usize::from(cpu.flags != target.flags);
-        if closest.as_ref().is_none_or(|visit| distance < visit.distance) {
-            let left = self.machine.replay_left();
-            *closest = Some(Visit { at, cpu: cpu.clone(), left, distance });
+        let mut apart = usize::MAX;
+        if distance == 0 && closest.looks > 0 {
+            closest.looks -= 1;
+            apart = self.bytes_apart(leader) + usize::from(!cpu.is_same(target));
+        }
+        let left = self.machine.replay_left();
+        let order = |visit: &Visit| (visit.distance, visit.apart);
+        if closest.visit.as_ref().is_none_or(|visit| (distance, apart) < order(visit)) {
+            closest.visit = Some(Visit { at, cpu: cpu.clone(), left, distance, apart });
         }
     }
+
+    /// How many bytes differ in the pages that were written since the journal began.
+    fn bytes_apart(&self, leader: &Machine) -> usize {
+        let pages = self.machine.memory.kept_pages().map(|(address, _)| address);
+        let differ = pages.filter_map(|address| {
+            let sides = self.machine.memory.page(address).zip(leader.memory.page(address));
+            sides.map(|(mine, theirs)| mine.iter().zip(theirs).filter(|(a, b)| *a != b).count())
+        });
+        differ.sum()
+    }
+}
+
+/// The visit of the strategy's EIP at which most was equal.
+struct Closest {
+    visit: Option<Visit>,
+    /// At how many more all bytes are compared.
+    looks: u32,
 }
 
 /// Takes what would make the emulator come back at once.

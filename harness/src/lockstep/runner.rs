@@ -4,13 +4,19 @@ use emulator::Outcome;
 use machine::host_time::processor_nanos;
 use machine::tap::{Divergence, Event, Expected};
 use machine::{Cpu, Machine};
+use std::time::{Duration, Instant};
 use strategy::{Error, Limit, Stop, Strategy, StrategyId};
 
 /// Events that a stretch can have: more than any strategy makes in one.
 const MOST_EVENTS: usize = 1 << 22;
 
-/// Steps in which a repeated string instruction is brought to its end.
-const MOST_STEPS: usize = 1 << 16;
+/// Events with which a stretch ends: those of a repetition over device memory come by thousands for
+/// each instruction.
+const ENOUGH_EVENTS: usize = 1 << 16;
+
+/// How long a stretch takes at most: what a strategy is asked for can turn out to be a hundred times slower
+/// than what it was asked for before, and the reference has to follow.
+const LONGEST: Duration = Duration::from_millis(200);
 
 /// Instructions that the fastest host executes in a nanosecond: a stretch of a strategy that does
 /// not count is not longer than that.
@@ -57,6 +63,7 @@ pub(super) fn record(
     limit: u64,
 ) -> Result<Stretch, Error> {
     machine.record(MOST_EVENTS);
+    machine.ask_to_stop_after(ENOUGH_EVENTS);
     let mut stretch = run(strategy, machine, limit)?;
     stretch.events = machine.take_events();
     machine.bus.tap.switch_off();
@@ -70,6 +77,8 @@ pub(super) fn replay(
     limit: u64,
     events: Vec<Event>,
 ) -> Result<Stretch, Error> {
+    // Whoever wants an end wants none of this.
+    machine.signals().take_request();
     machine.replay(events.clone());
     let stretch = run(strategy, machine, limit);
     let divergence = machine.divergence().cloned();
@@ -84,8 +93,10 @@ pub(super) fn replay(
 
 fn run(strategy: &mut dyn Strategy, machine: &mut Machine, limit: u64) -> Result<Stretch, Error> {
     let (begun, before) = (processor_nanos(), machine.counters.instructions);
-    let mut stop = strategy.run(machine, &Limit::instructions(limit))?;
-    if stop == Stop::Limit && !machine.cpu.halted && complete(machine) == Outcome::Shutdown {
+    let deadline = Some(Instant::now() + LONGEST);
+    let mut stop = strategy.run(machine, &Limit { instructions: Some(limit), deadline })?;
+    let ended = matches!(stop, Stop::Limit | Stop::Requested);
+    if ended && !machine.cpu.halted && complete(machine, stop) == Outcome::Shutdown {
         stop = Stop::TripleFault;
     }
     let counts = strategy.id() == StrategyId::Interpretation;
@@ -101,20 +112,21 @@ fn run(strategy: &mut dyn Strategy, machine: &mut Machine, limit: u64) -> Result
     })
 }
 
-/// Lets the emulator execute the instruction at which the strategy stopped, up to the end if it is a
-/// repeated string instruction. Where within one of these a CPU stops is its own affair, and so is
-/// whether it has touched the pages of the next instruction, which then are marked as accessed.
-fn complete(machine: &mut Machine) -> Outcome {
-    let eip = machine.cpu.eip;
-    let repeats = emulator::instruction(machine).is_some_and(|instruction| {
+/// Lets the emulator execute the instruction at which the strategy stopped, up to the next place where it
+/// pauses itself if it is a repeated string instruction: the reference comes through there. Where else
+/// within one of these a CPU stops is its own affair, and so is whether it has touched the pages of the
+/// next instruction, which then are marked as accessed.
+fn complete(machine: &mut Machine, stop: Stop) -> Outcome {
+    if stop == Stop::Requested && !repeats(machine) {
+        return Outcome::Continue;
+    }
+    emulator::step(machine)
+}
+
+/// Whether the instruction at EIP is a repeated string instruction.
+fn repeats(machine: &mut Machine) -> bool {
+    emulator::instruction(machine).is_some_and(|instruction| {
         instruction.is_string_instruction()
             && (instruction.has_rep_prefix() || instruction.has_repne_prefix())
-    });
-    for _ in 0..if repeats { MOST_STEPS } else { 1 } {
-        let outcome = emulator::step(machine);
-        if outcome != Outcome::Continue || machine.cpu.eip != eip {
-            return outcome;
-        }
-    }
-    Outcome::Continue
+    })
 }

@@ -126,11 +126,15 @@ pub(super) fn record_in_lockstep(
             End::Stopped(stop) => {
                 break session::end(stop, lockstep.machine()).unwrap_or(VmEnd::Left);
             }
-            End::Different(_) => {
+            End::Different(_) | End::Undecided => {
                 let at = lockstep.progress().instructions;
+                let what = match end {
+                    End::Undecided => "takes too long to follow",
+                    _ => "and interpretation differ",
+                };
                 let what = format!(
-                    "{id} and interpretation differ behind instruction {at}, so the run cannot be \
-                     recorded (ringside compare shows where)"
+                    "{id} {what} behind instruction {at}, so the run cannot be recorded (ringside \
+                     compare shows where)"
                 );
                 return Ok(VmEnd::Diverged(what).into());
             }

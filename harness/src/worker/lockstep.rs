@@ -44,6 +44,7 @@ impl Guest {
         let found = match end {
             End::Limit => "no difference".to_owned(),
             End::Stopped(stop) => format!("no difference up to its end ({stop})"),
+            End::Undecided => "no difference up to where the reference takes too long".to_owned(),
             End::Different(finding) => format!("a difference: {finding}"),
         };
         let seconds = begin.elapsed().as_secs();

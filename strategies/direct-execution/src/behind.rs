@@ -10,8 +10,10 @@
 //! ```
 //!
 //! Where the guest has come straight from the place at which it was entered, decoding from there
-//! tells. Else all that can be prefixes is taken for prefixes, and a guest is misled that has the
-//! second form, came to it by a branch, and has no gate for INT3 from its ring.
+//! tells. Else all that can be prefixes is taken for prefixes. The CPU keeps no more than the end, so that a
+//! guest is misled which came by a branch to the one form where the bytes look like the other, and has no
+//! gate for INT3 from its ring: the EIP that this fault pushes is off by the prefixes. `ringside check`
+//! takes that for stated.
 
 use crate::exit::Trap;
 use crate::peek;

@@ -1,7 +1,8 @@
 //! Trap-and-emulate: everything runs natively in ring 3, and what traps is emulated.
 //!
 //! This is the textbook's monitor (Popek & Goldberg 1974), and IA-32 does not meet its condition:
-//! SGDT shows the host's table, POPF loses the interrupt flag, a read of CS shows ring 3. Nothing is
+//! SGDT shows the host's table, POPF loses the interrupt flag, a read of CS shows ring 3, and a selector
+//! that the host's own tables have for ring 3 (0x23, 0x2b, 0x33, 0x7b) is loaded without a trap. Nothing is
 //! done about that here. A guest kernel that avoids those instructions runs right; one that does not
 //! goes wrong, and is reported so.
 

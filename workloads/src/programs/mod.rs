@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u32 = 1;
 
 /// A program.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Program {
     /// The number from which it was made.
@@ -80,7 +80,7 @@ pub struct Program {
 }
 
 /// How a program's memory is paged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Paging {
     /// Not at all.
@@ -92,7 +92,7 @@ pub enum Paging {
 }
 
 /// An entry of a page table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Page {
     /// Of which directory: 0 or 1.
@@ -104,7 +104,7 @@ pub struct Page {
 }
 
 /// A descriptor in the GDT or the LDT.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slot {
     /// Its selector; bit 2 says that it is in the LDT.
@@ -115,7 +115,7 @@ pub struct Slot {
 }
 
 /// A gate of the IDT.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
     /// Its vector.
@@ -127,7 +127,7 @@ pub struct Gate {
 }
 
 /// What the kernel does about a vector.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Handler {
     /// The vector.
@@ -137,7 +137,7 @@ pub struct Handler {
 }
 
 /// What the kernel does about a vector.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// It begins the next block.
@@ -151,7 +151,7 @@ pub enum Policy {
 }
 
 /// The mode of a block.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Ring 0, 32 bits.
@@ -181,7 +181,7 @@ impl Mode {
 }
 
 /// A piece of code, and the state in which it begins.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Block {
     /// Its mode.
@@ -205,7 +205,7 @@ pub struct Block {
 }
 
 /// An instruction, or some that belong together.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Item {
     /// Its bytes.
     pub bytes: Vec<u8>,
@@ -214,7 +214,7 @@ pub struct Item {
 }
 
 /// A reference from one item to the beginning of another.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Link {
     /// Where in the bytes.
     pub at: usize,
@@ -227,7 +227,7 @@ pub struct Link {
 }
 
 /// How a link is filled in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum LinkKind {
     /// The distance from the end of the item.
     Relative,

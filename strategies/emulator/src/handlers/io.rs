@@ -4,13 +4,14 @@ use crate::access;
 use crate::alu::Word;
 use crate::debug;
 use crate::exception::Exception;
+use crate::handlers::strings::until_pause;
 use crate::op::Op;
 use iced_x86::OpKind;
 use machine::Machine;
 use machine::cpu::{Cr0, Eflags, SegmentRegister, register};
 
 /// Iterations of a repeated INS or OUTS before it is interruptible again.
-const CHUNK: usize = 256;
+const CHUNK: u32 = 256;
 /// Where a 32-bit TSS has the offset of its I/O permission bitmap.
 const BITMAP_BASE: u32 = 0x66;
 
@@ -134,7 +135,8 @@ fn repeat(
         return Ok(());
     }
     let stepped = m.cpu.flags.contains(Eflags::TF) || debug::enabled(m);
-    let most = if stepped { 1 } else { CHUNK };
+    let count = m.cpu.registers[register::ECX] & mask;
+    let most = if stepped { 1 } else { until_pause(count, CHUNK) };
     for _ in 0..most {
         if m.cpu.registers[register::ECX] & mask == 0 {
             break;

@@ -1,7 +1,8 @@
 //! MOVS, CMPS, SCAS, LODS, STOS with every prefix.
 //!
 //! A repeated instruction runs a bounded number of iterations at a time and is then executed again,
-//! so that interrupts get through. Runs of MOVS and STOS that lie within one page on each side and
+//! so that interrupts get through. Where it pauses depends on nothing but the iterations that are left,
+//! and so not on where it was begun: two CPUs that meet within one pause in the same places. Runs of MOVS and STOS that lie within one page on each side and
 //! do not overlap are done at once.
 
 use crate::access;
@@ -22,7 +23,13 @@ type Done = Result<(), Exception>;
 const ES: u8 = SegmentRegister::Es as u8;
 
 /// Iterations of a repeated string instruction between two looks at interrupts.
-pub(crate) const CHUNK: u32 = 4096;
+const CHUNK: u32 = 4096;
+
+/// How many of the iterations that are left are executed before a pause: those that are left then are a
+/// multiple of `chunk`, or none.
+pub(crate) fn until_pause(left: u32, chunk: u32) -> u32 {
+    left.wrapping_sub(1) % chunk + 1
+}
 
 /// The address size of a string instruction as a mask.
 pub(crate) fn address_mask(op: &Op) -> u32 {
@@ -242,7 +249,8 @@ fn run<E: Element, T: Word>(m: &mut Machine, op: &Op) -> Done {
     // manual and Intel's CPUs (Intel SDM volume 2, REP); AMD's show those of the last iteration.
     let before = (E::COMPARES && maker::is_intel()).then_some(m.cpu.flags);
     let stepped = m.cpu.flags.contains(Eflags::TF) || debug::enabled(m);
-    let mut left = if stepped { 1 } else { CHUNK };
+    let count = m.cpu.registers[ECX] & mask;
+    let mut left = if stepped { 1 } else { until_pause(count, CHUNK) };
     loop {
         let count = m.cpu.registers[ECX] & mask;
         if count == 0 {

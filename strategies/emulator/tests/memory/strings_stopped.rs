@@ -160,6 +160,26 @@ fn a_long_repetition_can_be_interrupted_and_goes_on() {
 }
 
 #[test]
+fn where_it_pauses_depends_on_what_is_left_alone() {
+    let pauses = |count: u32| {
+        let mut guest = Guest::new();
+        guest.write(CODE, STOSB);
+        guest.set(ECX, count);
+        guest.set(EDI, 0x10_0000);
+        let mut pauses = Vec::new();
+        while guest.cpu.eip == CODE {
+            guest.run(1);
+            pauses.push(guest.get(ECX));
+        }
+        pauses
+    };
+    assert_eq!(pauses(9_000), [8_192, 4_096, 0]);
+    assert_eq!(pauses(8_192), [4_096, 0]);
+    assert_eq!(pauses(4_096), [0]);
+    assert_eq!(pauses(1), [0]);
+}
+
+#[test]
 fn how_often_it_pauses_does_not_depend_on_code_nearby() {
     let count = |code_nearby: bool| {
         let mut guest = Guest::new();

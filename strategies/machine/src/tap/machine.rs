@@ -19,6 +19,14 @@ impl Machine {
         self.bus.tap.mode = Mode::Record(Box::new(recorder));
     }
 
+    /// In a recording into memory: asks the run to stop as soon as so many events are there. Those that
+    /// come until it does are kept too.
+    pub fn ask_to_stop_after(&mut self, events: usize) {
+        if let Mode::Record(recorder) = &mut self.bus.tap.mode {
+            recorder.enough = events;
+        }
+    }
+
     /// Begins to record into a file. When that fails, the run is asked to stop, and
     /// [`Machine::finish_recording`] tells why.
     ///

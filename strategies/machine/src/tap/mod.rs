@@ -103,9 +103,9 @@ impl Tap {
     /// Keeps an event, if this is a recording.
     fn record(&mut self, event: Event) {
         if let Mode::Record(recorder) = &mut self.mode
-            && !recorder.push(event)
+            && (!recorder.push(event) || recorder.has_enough())
         {
-            // What goes on now could not be repeated.
+            // What goes on for long now could not be repeated, or not in a time that somebody has.
             self.signals.request(Request::Stop);
         }
     }

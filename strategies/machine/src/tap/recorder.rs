@@ -12,6 +12,8 @@ const BATCH: usize = 4096;
 pub(super) struct Recorder {
     events: Vec<Event>,
     most: usize,
+    /// Events with which the run is asked to stop; those that come until it does are kept as well.
+    pub(super) enough: usize,
     file: Option<LogWriter>,
     /// The emulator's instruction counter when it began.
     pub(super) begun: u64,
@@ -21,7 +23,7 @@ pub(super) struct Recorder {
 impl Recorder {
     /// Keeps at most so many events until they are taken.
     pub(super) fn in_memory(most: usize, begun: u64) -> Recorder {
-        Recorder { events: Vec::new(), most, file: None, begun, failure: None }
+        Recorder { events: Vec::new(), most, enough: usize::MAX, file: None, begun, failure: None }
     }
 
     /// Writes all events to a file.
@@ -38,6 +40,11 @@ impl Recorder {
             self.events.push(event);
         }
         self.failure.is_none()
+    }
+
+    /// Whether the run is to stop with what there is.
+    pub(super) fn has_enough(&self) -> bool {
+        self.events.len() >= self.enough
     }
 
     fn make_room(&mut self) -> Result<(), FormatError> {

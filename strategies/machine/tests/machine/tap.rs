@@ -129,6 +129,20 @@ fn what_a_write_asks_for_is_asked_for_again() {
 }
 
 #[test]
+fn enough_events_ask_for_the_end_and_the_next_are_kept() {
+    let mut recorded = machine(ClockSource::Virtual);
+    recorded.record(10);
+    recorded.ask_to_stop_after(2);
+    recorded.bus.port_write(0x80, 1, 1);
+    assert_eq!(recorded.service(), None);
+    recorded.bus.port_write(0x80, 1, 2);
+    recorded.bus.port_write(0x80, 1, 3);
+    assert_eq!(recorded.service(), Some(Request::Stop));
+    assert_eq!(recorded.take_events().len(), 3);
+    assert!(recorded.finish_recording().is_ok());
+}
+
+#[test]
 fn what_is_left_of_a_log_is_a_divergence() {
     let mut machine = machine(ClockSource::Virtual);
     machine.replay(vec![Event::TimeStamp(1)]);
