@@ -5,8 +5,8 @@
 //! registers are not among it, so that while they are loaded these instructions take the exit.
 
 use crate::context::{Context, at};
-use crate::emit::{Address, Reg, condition};
-use crate::emit::{Alu, Emitter, R8, R9, R10, R11, R12, R13, RAX, RCX, RDI, RDX, RSI, context};
+use crate::emit::{Address, Alu, Emitter, Reg, condition, context};
+use crate::emit::{R8, R9, R10, R11, R12, R13, RAX, RCX, RDI, RDX, RSI};
 use machine::{Machine, Selector};
 
 const RSP: Reg = Reg(4);
@@ -22,8 +22,13 @@ pub(crate) enum Call {
     LocalTable,
 }
 
+impl Call {
+    /// All of them.
+    pub(crate) const ALL: [Call; 2] = [Call::Port, Call::LocalTable];
+}
+
 /// How many there are.
-pub(crate) const CALLS: usize = 2;
+pub(crate) const CALLS: usize = Call::ALL.len();
 
 /// The machine has to be looked at behind the instruction.
 const DUE: u64 = 1 << 32;

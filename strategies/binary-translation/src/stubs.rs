@@ -70,7 +70,7 @@ pub(crate) fn emit(e: &mut Emitter) -> Stubs {
     e.lea64(RSP, Address::new(RSP, -8));
     let hole = e.jump();
     e.aim(hole, stubs.lookup);
-    for (call, stub) in [Call::Port, Call::LocalTable].into_iter().zip(&mut stubs.calls) {
+    for (call, stub) in Call::ALL.into_iter().zip(&mut stubs.calls) {
         *stub = e.here();
         calls::stub(e, call, stubs.lookup_exit);
     }
