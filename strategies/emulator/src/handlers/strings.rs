@@ -1,9 +1,9 @@
 //! MOVS, CMPS, SCAS, LODS, STOS with every prefix.
 //!
 //! A repeated instruction runs a bounded number of iterations at a time and is then executed again,
-//! so that interrupts get through. Where it pauses depends on nothing but the iterations that are left,
-//! and so not on where it was begun: two CPUs that meet within one pause in the same places. Runs of MOVS and STOS that lie within one page on each side and
-//! do not overlap are done at once.
+//! so that interrupts get through. Where it pauses depends on nothing but the iterations that are
+//! left, and so not on where it was begun: two CPUs that meet within one pause in the same places.
+//! Runs of MOVS and STOS that lie within one page on each side and do not overlap are done at once.
 
 use crate::access;
 use crate::alu::Word;
