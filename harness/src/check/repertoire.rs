@@ -5,13 +5,13 @@
 
 use super::worker::Verdict;
 use crate::expectations;
-use crate::lockstep::{Fault, Finding, Place, What};
+use crate::lockstep::{Fault, Finding, Place, What, stores_x87_pointers};
 use crate::strategies::{self, Variant};
 use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpAccess, OpKind, Register};
 use machine::cpu::{Cr4, Eflags, SegmentRegister, register};
 use machine::tap::{Divergence, Event, Expected, Found};
-use machine::{Cpu, Difference};
-use strategy::StrategyId;
+use machine::{Cpu, Difference, PhysicalAddress};
+use strategy::{Error, StrategyId};
 use workloads::programs::{KeptOut, layout};
 
 /// Why an instruction is not asked of a strategy, or nothing if it is.
@@ -23,9 +23,7 @@ pub(super) fn exclusion(strategy: Variant, instruction: &Instruction) -> Option<
     let mnemonic = instruction.mnemonic();
     let is_wrong_by_design = strategies::can_watch(strategy);
     let by_nature = match mnemonic {
-        Mnemonic::Syscall | Mnemonic::Sysenter if is_wrong_by_design => {
-            Some("it does not trap, but enters the host's kernel")
-        }
+        Mnemonic::Syscall | Mnemonic::Sysenter if is_wrong_by_design => Some(ENTERS_THE_HOST),
         Mnemonic::Pusha | Mnemonic::Pushad | Mnemonic::Enter if is_wrong_by_design => Some(
             "how much is stored before a fault is the CPU's choice, and later it cannot be told",
         ),
@@ -38,6 +36,16 @@ pub(super) fn exclusion(strategy: Variant, instruction: &Instruction) -> Option<
         _ => any_strategy(instruction),
     };
     stated.or_else(|| by_nature.map(str::to_owned))
+}
+
+const ENTERS_THE_HOST: &str = "it does not trap, but enters the host's kernel";
+
+/// Why a strategy has given up a guest, where that is stated of it.
+pub(super) fn lost(error: &Error) -> Option<String> {
+    match error {
+        Error::Lost { what, .. } => Some(format!("{what}: {ENTERS_THE_HOST}")),
+        _ => None,
+    }
 }
 
 /// Whether guest code runs in ring 3 as it is, that of user programs at least.
@@ -64,6 +72,20 @@ pub(super) fn remark(strategy: Variant) -> Option<String> {
     Some(format!("{without}{remark}"))
 }
 
+const X87_POINTERS: &str = "it stores the x87 pointers, which nobody keeps";
+
+/// Whether nothing differs, when the way is gone once more, but where x87 pointers were stored.
+fn are_x87_pointers(finding: &Finding) -> bool {
+    let stored = &finding.way.x87_pointers;
+    let is_there = |difference: &Difference| {
+        matches!(difference, Difference::Memory { address, length, .. }
+        if stored.iter().any(|all| {
+            all.start <= address.0 && address.0 + *length as u64 <= all.end
+        }))
+    };
+    !stored.is_empty() && finding.differences.iter().all(is_there)
+}
+
 /// What is asked of no strategy.
 fn any_strategy(instruction: &Instruction) -> Option<&'static str> {
     use Mnemonic as M;
@@ -78,9 +100,7 @@ fn any_strategy(instruction: &Instruction) -> Option<&'static str> {
     }
     let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
     match instruction.mnemonic() {
-        M::Fnsave | M::Fnstenv | M::Fxsave => {
-            Some("it stores the x87 pointers, which nobody keeps")
-        }
+        _ if stores_x87_pointers(instruction) => Some(X87_POINTERS),
         M::Loope | M::Loopne if repeats => Some("AMD's CPUs take its condition from the prefix"),
         M::Rdpmc | M::Rsm => Some("no model of a guest's CPU has it"),
         _ => None,
@@ -171,10 +191,13 @@ pub(super) fn judge(strategy: Variant, finding: &Finding) -> Verdict {
 /// these leave behind may be gone when they were executed again.
 fn judge_unlocated(strategy: Variant, finding: &Finding) -> Verdict {
     let without_osfxsr = |fault: &Fault| is_sse_without_osfxsr(&fault.instruction, fault.cr4);
-    if runs_natively(strategy) && finding.faults.iter().any(without_osfxsr) {
+    if runs_natively(strategy) && finding.way.faults.iter().any(without_osfxsr) {
         return Verdict::Stated(SSE_WITHOUT_OSFXSR.to_owned());
     }
-    match finding.faults.last() {
+    if finding.what == What::State && are_x87_pointers(finding) {
+        return Verdict::Stated(format!("FNSTENV or its like: {X87_POINTERS}"));
+    }
+    match finding.way.faults.last() {
         Some(Fault { instruction, .. })
             if finding.what == What::State
                 && are_memory(finding)
@@ -279,13 +302,21 @@ fn half_done(instruction: &Instruction) -> String {
 /// Bytes that a decoder asks for at once, and no instruction's operand has.
 const FETCHED: usize = 15;
 
-/// Whether what one side reads and the other does not is code, from device memory.
+/// Whether what one side reads and the other does not is code, from device memory: as much as a decoder asks
+/// for at once, or as there is up to the end of the instruction's page.
 fn is_fetch(finding: &Finding) -> bool {
-    let reads_code = |event: &Event| matches!(event, Event::MmioRead { data, .. } if data.bytes().len() == FETCHED);
+    const WITHIN: u64 = 0xfff;
+    let places = [&finding.before, &finding.stopped].map(|cpu| cpu.instruction_address().0);
+    let is_cut = |address: u64, size: usize| {
+        (address + size as u64) & WITHIN == 0
+            && places.iter().any(|&place| (u64::from(place) ^ address) & WITHIN == 0)
+    };
+    let is_code = |address: u64, size: usize| size == FETCHED || is_cut(address, size);
+    let reads_code = |event: &Event| matches!(event, Event::MmioRead { address, data } if is_code(*address, data.bytes().len()));
     match &finding.what {
         What::Unasked(event) => reads_code(event),
         What::Inputs(Divergence { expected, found, .. }) => {
-            matches!(found, Found::MmioRead { size: FETCHED, .. })
+            matches!(found, Found::MmioRead { address, size } if is_code(*address, *size))
                 || matches!(expected, Expected::Event(event) if reads_code(event))
         }
         _ => false,
@@ -312,6 +343,10 @@ fn is_beyond_memory(finding: &Finding) -> bool {
                     _ => true,
                 }
         }
+        // It has read what is there, and went on with it.
+        What::State if finding.culprit().is_some() => {
+            finding.operands.iter().any(|&PhysicalAddress(address)| address >= layout::MEMORY)
+        }
         _ => false,
     }
 }
@@ -321,7 +356,7 @@ fn is_beyond_memory(finding: &Finding) -> bool {
 /// delivering the interrupt pushes an EIP behind the prefixes.
 fn is_prefixed_trap(instruction: &Instruction) -> bool {
     let length = match instruction.code() {
-        Code::Int3 | Code::Into => 1,
+        Code::Int1 | Code::Int3 | Code::Into => 1,
         Code::Int_imm8 if matches!(instruction.immediate8(), 3 | 4 | 0x80) => 2,
         _ => return false,
     };

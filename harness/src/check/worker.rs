@@ -214,15 +214,23 @@ impl Job {
         let options = Options {
             stretch: [10, 100, 1_000, 20_000][(self.seed % 4) as usize],
             seed: self.seed,
-            all_memory: false,
+            all_memory: true,
             patience: Some(PATIENCE),
         };
         deadlines.begin(self.leader.signals());
         let mut lockstep = Lockstep::new(strategy, self.leader, self.reference, options)?;
-        let end = lockstep.run(limit)?;
+        let end = lockstep.run(limit);
         deadlines.end();
         let progress = lockstep.progress();
         let counts = Counts { instructions: progress.instructions, stretches: progress.stretches };
+        let end = match end {
+            Ok(end) => end,
+            Err(error) => {
+                let lost = error.downcast_ref().and_then(repertoire::lost);
+                let verdict = Verdict::Stated(lost.ok_or(error)?);
+                return Ok(Judged { verdict, counts, place: None, given_back: None });
+            }
+        };
         let (verdict, finding) = match end {
             End::Stopped(stop) => (Verdict::Same(word(stop).to_owned()), None),
             End::Limit if counts.instructions < limit => (Verdict::Same("time".to_owned()), None),

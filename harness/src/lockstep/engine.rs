@@ -10,6 +10,7 @@ use super::open;
 use super::reference::{Chase, Origin, Reference};
 use super::runner;
 use super::stale;
+use super::way::Way;
 use emulator::Outcome;
 use machine::host_time::processor_nanos;
 use machine::signals::Request;
@@ -35,7 +36,8 @@ pub struct Options {
     pub stretch: u64,
     /// The lengths of stretches come from it.
     pub seed: u64,
-    /// Compare all memory after each stretch: slow, but no stray write gets far.
+    /// Compare all memory after each stretch: slow, but no stray write gets far, and where a loop changes
+    /// nothing but memory, a stretch's end is not taken for an earlier turn of it.
     pub all_memory: bool,
     /// How long a run goes on at most. A guest that waits for nothing is to be woken by the host's
     /// request to stop, which by itself ends no run here.
@@ -119,7 +121,7 @@ impl Lockstep {
             strategy,
             base: leader.cpu.clone(),
             leader,
-            reference: Reference::new(reference),
+            reference: Reference::new(reference, options.all_memory),
             options,
             random: Random::new(options.seed),
             progress: Progress::default(),
@@ -299,7 +301,7 @@ impl Lockstep {
 
     fn is_memory_due(&self) -> bool {
         let share = self.memory.took.saturating_mul(MEMORY_SHARE);
-        self.options.all_memory || self.memory.compared.elapsed() >= share
+        !self.options.all_memory && self.memory.compared.elapsed() >= share
     }
 
     /// Whether memory is the same when the reference goes round once more: in a loop that changes no
@@ -358,7 +360,8 @@ impl Lockstep {
             differences,
             trail: Vec::new(),
             open,
-            faults: Vec::new(),
+            way: Way::default(),
+            operands: Vec::new(),
         })))
     }
 }

@@ -1,11 +1,12 @@
 //! A difference, and how it is printed.
 
 use super::code::Line;
-use super::open::{Fault, Open};
+use super::open::Open;
+use super::way::Way;
 use iced_x86::Instruction;
 use machine::cpu::SegmentRegister;
 use machine::tap::{Divergence, Event};
-use machine::{Cpu, Difference, LinearAddress};
+use machine::{Cpu, Difference, LinearAddress, PhysicalAddress};
 use std::fmt;
 use strategy::StrategyId;
 
@@ -39,8 +40,10 @@ pub struct Finding {
     pub trail: Vec<LinearAddress>,
     /// What the architecture leaves open and the difference comes from, if it does.
     pub open: Option<Open>,
-    /// The instructions of the stretch that raised exceptions under the reference, the last one last.
-    pub faults: Vec<Fault>,
+    /// What happened on the way from the place.
+    pub way: Way,
+    /// Where the memory begins that the first instruction of the block uses, as far as it is mapped.
+    pub operands: Vec<PhysicalAddress>,
 }
 
 /// What is different.

@@ -10,6 +10,7 @@ use super::finding::{Finding, Place, What};
 use super::open;
 use super::reference::{Chase, Missed, Origin, Reference, Why};
 use super::runner::{self, Stretch};
+use super::way;
 use machine::host_time::processor_nanos;
 use machine::tap::{Divergence, Expected};
 use machine::{Cpu, LinearAddress, Machine};
@@ -174,10 +175,11 @@ impl Search<'_> {
         missed: &Missed,
     ) -> anyhow::Result<Finding> {
         let (before, block, trail) = self.look_back(count);
+        let operands = way::operands(&mut self.reference.machine);
         let origin = Origin { base: self.base, events: &self.whole.events, count };
         let until = missed.closest.as_ref().map_or(stretch.bound(), |visit| visit.at);
         let open = open::on_the_way(self.reference, &origin, &stretch.events, until);
-        let faults = open::faults(self.reference, &origin, &stretch.events, until);
+        let way = way::way(self.reference, &origin, &stretch.events, until);
         let mut differences = Vec::new();
         if let Some(visit) = &missed.closest {
             self.reference.go_to(&origin);
@@ -197,7 +199,8 @@ impl Search<'_> {
             differences,
             trail,
             open,
-            faults,
+            way,
+            operands,
         })
     }
 

@@ -32,7 +32,9 @@ mod reference;
 mod runner;
 mod stale;
 mod undefined;
+mod way;
 
 pub use engine::{End, Lockstep, Options, Progress};
 pub use finding::{Finding, Place, What};
-pub use open::{Fault, Open};
+pub use open::Open;
+pub use way::{Fault, Way, stores_x87_pointers};

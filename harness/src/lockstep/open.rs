@@ -7,7 +7,7 @@ use super::reference::{Chase, Origin, Reference};
 use super::stale::Watch;
 use super::undefined;
 use iced_x86::{Instruction, OpKind};
-use machine::cpu::{Cr4, Eflags, SegmentRegister, register};
+use machine::cpu::{Eflags, SegmentRegister, register};
 use machine::host_time::processor_nanos;
 use machine::tap::Event;
 use machine::{LinearAddress, Machine};
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Instructions that are gone through for it.
-const MOST: u64 = 1 << 17;
+pub(super) const MOST: u64 = 1 << 17;
 
 /// Pages of each side of a copy that are looked at.
 const MOST_PAGES: u64 = 64;
@@ -197,41 +197,4 @@ pub(super) fn on_the_way(
         true => Some(Open::Translations),
         false => copies.then_some(Open::AliasedCopy),
     }
-}
-
-/// An instruction that raised an exception.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Fault {
-    /// The instruction.
-    pub instruction: Instruction,
-    /// What CR4 was before it.
-    pub cr4: Cr4,
-}
-
-/// Those of the first `count` instructions from `origin` on that raised exceptions, the last one last.
-pub(super) fn faults(
-    reference: &mut Reference,
-    origin: &Origin<'_>,
-    events: &[Event],
-    count: u64,
-) -> Vec<Fault> {
-    reference.go_to(origin);
-    let exceptions = |machine: &Machine| {
-        machine.counters.guest_page_faults.wrapping_add(machine.counters.exceptions)
-    };
-    let mut before = exceptions(&reference.machine);
-    let (mut last, mut found) = (None, Vec::new());
-    let mut look = |machine: &Machine, instruction: Option<&Instruction>| {
-        let now = exceptions(machine);
-        if std::mem::replace(&mut before, now) != now {
-            found.extend(last);
-        }
-        last = instruction.map(|&instruction| Fault { instruction, cr4: machine.cpu.cr4 });
-    };
-    reference.walk(events, count.min(MOST), |machine, instruction| {
-        look(machine, instruction);
-        Some(())
-    });
-    look(&reference.machine, None);
-    found
 }

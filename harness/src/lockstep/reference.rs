@@ -25,6 +25,8 @@ pub(super) struct Reference {
     witness: Option<PhysicalAddress>,
     /// What was taken from the strategy of what the architecture leaves open.
     choices: Vec<Choice>,
+    /// Whether all memory has to be the same at a stretch's end, and not what was written lately.
+    whole_memory: bool,
     /// Nanoseconds of processor time that one way to a stretch's end takes at most.
     pub(super) longest_chase: u64,
 }
@@ -111,7 +113,8 @@ impl Missed {
 }
 
 impl Reference {
-    pub(super) fn new(machine: Machine) -> Reference {
+    /// With `whole_memory` all memory is looked at where a stretch may have ended.
+    pub(super) fn new(machine: Machine, whole_memory: bool) -> Reference {
         Reference {
             begun: machine.cpu.clone(),
             machine,
@@ -119,6 +122,7 @@ impl Reference {
             recent: VecDeque::new(),
             witness: None,
             choices: Vec::new(),
+            whole_memory,
             longest_chase: LONGEST_CHASE,
         }
     }
@@ -312,19 +316,14 @@ impl Reference {
             && self.has_written_the_same(leader, stretch)
     }
 
-    /// Whether the pages that the reference has written, in this stretch or lately, are the same in the
-    /// other machine. What only that one has written mostly lies in one of them.
+    /// Whether memory is the same in the other machine.
     fn has_written_the_same(&mut self, leader: &Machine, stretch: &Stretch) -> bool {
-        let (mine, theirs) = (&self.machine.memory, &leader.memory);
         if self.witness.is_some_and(|at| accessed::is_other_difference(leader, &self.machine, at)) {
             return false;
         }
-        let written = mine.kept_pages().map(|(address, _)| address);
-        let written = written.chain(self.recent.iter().copied());
-        let differing = written.filter(|&address| mine.page(address) != theirs.page(address));
         let cpus = [&self.begun, &stretch.cpu];
         let mut bits = Vec::new();
-        for page in differing.collect::<Vec<_>>() {
+        for page in self.differing_pages(leader) {
             match accessed::Bits::find(leader, &self.machine, page, &cpus) {
                 Some(found) => bits.push(found),
                 None => {
@@ -336,6 +335,18 @@ impl Reference {
         // None before all are known: this may be another place after all.
         bits.into_iter().for_each(|bits| bits.set(&mut self.machine, &mut self.choices));
         true
+    }
+
+    /// The pages that differ: of those that the reference has written, in this stretch or lately, as long as
+    /// nothing else is asked for. What only the strategy has written mostly lies in one of them.
+    fn differing_pages(&self, leader: &Machine) -> Vec<PhysicalAddress> {
+        if self.whole_memory {
+            return machine::differing_pages(&self.machine, leader);
+        }
+        let (mine, theirs) = (&self.machine.memory, &leader.memory);
+        let written = mine.kept_pages().map(|(address, _)| address);
+        let written = written.chain(self.recent.iter().copied());
+        written.filter(|&address| mine.page(address) != theirs.page(address)).collect()
     }
 
     /// Remembers the pages that were written since the journal began.

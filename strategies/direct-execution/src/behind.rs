@@ -1,6 +1,6 @@
 //! Where an instruction begins that the host reports the end of.
 //!
-//! INT3, INTO and INT 0x80 trap: EIP is behind them. The emulator executes them once more, and needs
+//! INT1, INT3, INTO and INT 0x80 trap: EIP is behind them. The emulator executes them once more, and needs
 //! their beginning, for that is what a fault pushes if the guest's gate is not for it. What stands
 //! before them may be their prefixes, or the end of another instruction:
 //!
@@ -17,6 +17,7 @@
 
 use crate::exit::Trap;
 use crate::peek;
+use host::int1;
 use iced_x86::{Decoder, DecoderOptions};
 use machine::Machine;
 use machine::cpu::SegmentRegister;
@@ -29,6 +30,9 @@ const FARTHEST: u32 = 512;
 /// The EIP at which the instruction begins that has trapped, with the guest entered at `entered`;
 /// nothing if none such ends at EIP.
 pub(crate) fn start(m: &mut Machine, trap: Trap, entered: u32) -> Option<u32> {
+    if trap == Trap::Debug && int1::is_named_itself() {
+        return Some(m.cpu.eip);
+    }
     let length = trap.length(peek::code_before(m))?;
     let bare = m.cpu.eip.wrapping_sub(length);
     let mut prefixes = 0;

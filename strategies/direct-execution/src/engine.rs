@@ -3,7 +3,6 @@
 use crate::behind;
 use crate::code::Code;
 use crate::exit::{Exit, Trap};
-use crate::peek;
 use crate::segments::{Arrangement, ShadowSegments};
 use crate::shadow::{Shadow, Touch};
 use crate::watch::{self, Before, Divergence};
@@ -11,10 +10,10 @@ use crate::world::{self, Entry};
 use emulator::{Emulator, Outcome, Stepper};
 use host::compatibility::CompatibilityMode;
 use iced_x86::Mnemonic;
-use machine::Machine;
 use machine::clock::{ClockSource, Nanos};
-use machine::cpu::{Cr0, Dr6, Eflags, InterruptShadow};
+use machine::cpu::{Cr0, Dr6, InterruptShadow, SegmentRegister};
 use machine::host_time::{self, WithoutTsc};
+use machine::{LinearAddress, Machine};
 use std::time::{Duration, Instant};
 use strategy::{Error, ExitCounts, ExitKind, Limit, Stop, StrategyId, Support};
 
@@ -207,7 +206,7 @@ impl<C: Code> Engine<C> {
                 Exit::Step => break,
                 Exit::Page { address, write, .. }
                     if self.show(m, address, write)? == Touch::Mapped => {}
-                Exit::Page { .. } | Exit::Fault | Exit::Debug => return Ok(Ok(self.step(m)?)),
+                Exit::Page { .. } | Exit::Fault | Exit::GuestStep => return Ok(Ok(self.step(m)?)),
                 Exit::Trap(trap) => return Ok(Ok(self.step_back(m, trap)?)),
             }
         }
@@ -326,7 +325,11 @@ impl<C: Code> Engine<C> {
             Exit::Fault => self.trapped(m),
             Exit::Crossing(_) => self.step(m),
             Exit::Trap(trap) => self.step_back(m, trap),
-            Exit::Debug => self.debug(m),
+            Exit::GuestStep => {
+                // POPF has set the guest's TF without a trap: the emulator raises what is pending.
+                m.cpu.pending_debug |= Dr6::BS;
+                Ok(Outcome::Continue)
+            }
             Exit::Timer | Exit::Step => Ok(Outcome::Continue),
         }
     }
@@ -342,30 +345,14 @@ impl<C: Code> Engine<C> {
         }
     }
 
-    /// INT1, which some hypervisors report before and not behind it, or a single step.
-    fn debug(&mut self, m: &mut Machine) -> Result<Outcome, Error> {
-        const INT1: Option<u8> = Some(0xf1);
-        let steps = m.cpu.flags.contains(Eflags::TF);
-        let [_, before] = peek::code_before(m);
-        if !steps && peek::code(m, m.cpu.eip) == INT1 {
-            self.step(m)
-        } else if !steps && before == INT1 {
-            m.cpu.eip = m.cpu.eip.wrapping_sub(1);
-            self.step(m)
-        } else {
-            // POPF has set the guest's TF without a trap: the emulator raises what is pending.
-            m.cpu.pending_debug |= Dr6::BS;
-            Ok(Outcome::Continue)
-        }
-    }
-
     /// What is to be done about the instruction that trapped, which EIP is behind.
     fn step_back(&mut self, m: &mut Machine, trap: Trap) -> Result<Outcome, Error> {
         m.cpu.eip = match behind::start(m, trap, self.entered) {
             Some(start) => start,
             None if trap == Trap::SystemCall => {
-                let what = "SYSCALL or SYSENTER has lost the guest's EIP".to_owned();
-                return Err(Error::Hypervisor { what, address: m.cpu.instruction_address() });
+                let base = m.cpu.segment(SegmentRegister::Cs).base;
+                let address = LinearAddress(base.wrapping_add(self.entered));
+                return Err(Error::Lost { what: "SYSCALL or SYSENTER", address });
             }
             None => m.cpu.eip.wrapping_sub(1),
         };

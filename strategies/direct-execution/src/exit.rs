@@ -1,6 +1,7 @@
 //! What a signal from guest code means.
 
 use host::compatibility::NativeExit;
+use host::int1;
 
 /// Why the guest was left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,8 +23,8 @@ pub(crate) enum Exit {
     Trap(Trap),
     /// The single step that was asked for.
     Step,
-    /// A single step that the guest wants, or INT1.
-    Debug,
+    /// A single step that the guest wants.
+    GuestStep,
     /// The timer: the host wants to look at the machine.
     Timer,
 }
@@ -31,6 +32,8 @@ pub(crate) enum Exit {
 /// Instructions that trap, so that the host reports the address behind them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Trap {
+    /// INT1. Some hosts report its own address.
+    Debug,
     /// INT3, or INT with 3.
     Breakpoint,
     /// INTO, or INT with 4.
@@ -63,8 +66,9 @@ impl Exit {
             },
             (_, BREAKPOINT) => Exit::Trap(Trap::Breakpoint),
             (_, OVERFLOW) => Exit::Trap(Trap::Overflow),
+            (_, DEBUG) if !exit.single_step => Exit::Trap(Trap::Debug),
             (_, DEBUG) if stepping => Exit::Step,
-            (_, DEBUG) => Exit::Debug,
+            (_, DEBUG) => Exit::GuestStep,
             _ => Exit::Fault,
         }
     }
@@ -75,6 +79,7 @@ impl Trap {
     /// nothing if no such instruction ends there.
     pub(crate) fn length(self, before: [Option<u8>; 2]) -> Option<u32> {
         let (short, vector) = match self {
+            Trap::Debug => (Some(int1::INT1), 1),
             Trap::Breakpoint => (Some(0xcc), 3),
             Trap::Overflow => (Some(0xce), 4),
             Trap::SystemCall => (None, 0x80),
@@ -98,7 +103,15 @@ mod tests {
     use super::*;
 
     fn native(signal: i32, trap: u8, error_code: u32) -> NativeExit {
-        NativeExit { signal, trap, error_code, address: 0x1234, eip: 0x5678, crossing: None }
+        NativeExit {
+            signal,
+            trap,
+            error_code,
+            address: 0x1234,
+            single_step: false,
+            eip: 0x5678,
+            crossing: None,
+        }
     }
 
     #[test]
@@ -113,14 +126,17 @@ mod tests {
 
     #[test]
     fn steps_of_ours_are_told_from_the_guests() {
-        assert_eq!(Exit::of(&native(5, 1, 0), true), Exit::Step);
-        assert_eq!(Exit::of(&native(5, 1, 0), false), Exit::Debug);
+        let step = NativeExit { single_step: true, ..native(5, 1, 0) };
+        assert_eq!(Exit::of(&step, true), Exit::Step);
+        assert_eq!(Exit::of(&step, false), Exit::GuestStep);
+        assert_eq!(Exit::of(&native(5, 1, 0), true), Exit::Trap(Trap::Debug));
         assert_eq!(Exit::of(&native(11, 13, 0), false), Exit::Fault);
     }
 
     #[test]
     fn traps_go_back_by_the_instructions_length() {
         let before = |a, b| [Some(a), Some(b)];
+        assert_eq!(Trap::Debug.length(before(0x90, 0xf1)), Some(1));
         assert_eq!(Trap::Breakpoint.length(before(0x90, 0xcc)), Some(1));
         assert_eq!(Trap::Breakpoint.length(before(0xcd, 3)), Some(2));
         assert_eq!(Trap::Breakpoint.length([None, Some(0xcc)]), Some(1));

@@ -123,6 +123,8 @@ pub struct NativeExit {
     pub error_code: u32,
     /// The linear address of a page fault (CR2); without meaning otherwise.
     pub address: u32,
+    /// Whether EFLAGS.TF is what raised vector 1, and not INT1.
+    pub single_step: bool,
     /// Where the code was left: at the faulting instruction, or after a trapping one; without
     /// meaning for a crossing.
     pub eip: u32,
@@ -337,6 +339,7 @@ impl CompatibilityMode {
             trap,
             error_code: report.error_code,
             address: report.address,
+            single_step: report.single_step,
             eip: state.eip,
             crossing: report.crossed.then_some(report.crossing),
         })

@@ -10,6 +10,7 @@ pub mod crossing;
 mod dispatch;
 mod error;
 mod high_half;
+pub mod int1;
 pub mod kick;
 pub mod ldt;
 pub mod low_memory;

@@ -7,6 +7,7 @@
 
 use crate::Error;
 use crate::dispatch;
+use crate::int1;
 use crate::kick;
 use crate::sandbox::escape;
 use crate::time_stamp;
@@ -75,6 +76,8 @@ pub(crate) fn install() -> Result<(), Error> {
             return Err(Error::last("sigaction"));
         }
     }
+    // Before the handlers are in place: it has one of its own.
+    let _ = int1::is_named_itself();
     // Known before the first handler can run.
     let _ = EARLIER.set(earlier);
     // SAFETY: as above; the fields that matter are set below.
@@ -98,13 +101,13 @@ pub(crate) fn install() -> Result<(), Error> {
 /// Called by `ringside_signal_entry` only, with the kernel's arguments and the thread's area.
 pub(crate) unsafe extern "C" fn guest_signal(
     signal: libc::c_int,
-    _info: *mut libc::siginfo_t,
+    info: *const libc::siginfo_t,
     context: *const libc::ucontext_t,
     area: *mut SwitchArea,
 ) {
-    // SAFETY: the kernel's frame and the thread's area: `enter` has left the latter to the
+    // SAFETY: the kernel's frame and record, and the thread's area: `enter` has left the latter to the
     // assembly, so there is no other reference to it, and the frame is this handler's own.
-    let (area, context) = unsafe { (&mut *area, &*context) };
+    let (area, context, code) = unsafe { (&mut *area, &*context, (*info).si_code) };
     let saved = &context.uc_mcontext.gregs;
     let segments = saved[libc::REG_CSGSFS as usize] as u64;
     let from_guest = segments as u16 != HOST_CODE;
@@ -113,6 +116,7 @@ pub(crate) unsafe extern "C" fn guest_signal(
         trap: saved[libc::REG_TRAPNO as usize] as u32,
         error_code: saved[libc::REG_ERR as usize] as u32,
         address: saved[libc::REG_CR2 as usize] as u32,
+        single_step: signal == libc::SIGTRAP && code == libc::TRAP_TRACE,
         from_guest,
         ..SignalReport::default()
     };

@@ -53,6 +53,8 @@ pub(crate) struct SignalReport {
     pub(crate) trap: u32,
     pub(crate) error_code: u32,
     pub(crate) address: u32,
+    /// Whether EFLAGS.TF is what raised it.
+    pub(crate) single_step: bool,
     /// Whether guest code was interrupted, rather than the window around it.
     pub(crate) from_guest: bool,
     /// Whether it was no signal but a crossing, and which.

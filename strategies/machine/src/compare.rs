@@ -143,6 +143,16 @@ pub fn difference(left: &Machine, right: &Machine) -> Result<Vec<Difference>, Er
     Ok(found)
 }
 
+/// The pages of RAM that differ between two machines of one size, in ascending order.
+#[must_use]
+pub fn differing_pages(left: &Machine, right: &Machine) -> Vec<PhysicalAddress> {
+    let ram = left.memory.areas().into_iter().filter(|&(.., writable)| writable);
+    ram.flat_map(|(start, length, ..)| (start.0..start.0 + length).step_by(PAGE))
+        .map(PhysicalAddress)
+        .filter(|&page| !left.memory.has_page_of(&right.memory, page))
+        .collect()
+}
+
 impl Machine {
     /// Gives this machine's memory the contents of another's of the same size.
     ///

@@ -27,7 +27,7 @@ pub mod tlb;
 
 pub use address::{LinearAddress, PhysicalAddress, Selector, Vector};
 pub use breakpoints::Breakpoints;
-pub use compare::{Difference, Field, Fingerprint, difference};
+pub use compare::{Difference, Field, Fingerprint, difference, differing_pages};
 pub use config::MachineConfig;
 pub use cpu::Cpu;
 pub use error::Error;

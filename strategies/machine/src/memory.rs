@@ -220,6 +220,20 @@ impl Memory {
         }
     }
 
+    /// Whether the page of RAM at `address` has the same contents in another memory that has it, too.
+    #[must_use]
+    pub fn has_page_of(&self, other: &Memory, address: PhysicalAddress) -> bool {
+        let kinds = [self, other].map(|memory| memory.page_kind(address));
+        let [PageKind::Ram(mine), PageKind::Ram(theirs)] = kinds else { return false };
+        let [mine, theirs] = [(self, mine), (other, theirs)].map(|(memory, offset)| {
+            let start = memory.base.wrapping_add(offset as usize);
+            // SAFETY: a page of guest memory, in which nothing is written while the machines of both
+            // are borrowed.
+            unsafe { std::slice::from_raw_parts(start, PAGE as usize) }
+        });
+        mine == theirs
+    }
+
     /// Reads RAM or ROM. False, and `data` left alone, when any of it is elsewhere.
     pub fn read(&self, address: PhysicalAddress, data: &mut [u8]) -> bool {
         self.for_each_page(address, data.len(), |host, at, length| {

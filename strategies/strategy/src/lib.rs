@@ -57,4 +57,12 @@ pub enum Error {
         /// The guest's linear instruction address.
         address: machine::LinearAddress,
     },
+    /// The guest has executed what neither traps nor can be undone, as is stated of the strategy.
+    #[error("{what} has lost the guest's EIP; native code was entered last at {address}")]
+    Lost {
+        /// Which instruction.
+        what: &'static str,
+        /// The linear address at which the guest's code was entered last.
+        address: machine::LinearAddress,
+    },
 }
