@@ -10,7 +10,7 @@ use crate::strategies::{self, Variant};
 use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpAccess, OpKind, Register};
 use machine::cpu::{Cr4, Eflags, SegmentRegister, register};
 use machine::tap::{Divergence, Event, Expected, Found};
-use machine::{Cpu, Difference, PhysicalAddress};
+use machine::{Cpu, Difference};
 use strategy::{Error, StrategyId};
 use workloads::programs::{KeptOut, layout};
 
@@ -323,7 +323,8 @@ fn is_fetch(finding: &Finding) -> bool {
     }
 }
 
-/// Whether the sides differ in an access where neither memory nor a device is.
+/// Whether the sides differ in an access where neither memory nor a device is, or come from where the guest
+/// met what the monitor has put there.
 fn is_beyond_memory(finding: &Finding) -> bool {
     let is_beyond = |event: &Event| match event {
         Event::MmioRead { address, .. } | Event::MmioWrite { address, .. } => {
@@ -343,10 +344,7 @@ fn is_beyond_memory(finding: &Finding) -> bool {
                     _ => true,
                 }
         }
-        // It has read what is there, and went on with it.
-        What::State if finding.culprit().is_some() => {
-            finding.operands.iter().any(|&PhysicalAddress(address)| address >= layout::MEMORY)
-        }
+        What::State => finding.way.meets_taken,
         _ => false,
     }
 }

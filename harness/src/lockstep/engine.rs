@@ -268,6 +268,7 @@ impl Lockstep {
                     patience: 1,
                     shortest: 1,
                     deadline: processor_nanos() + LONGEST_SEARCH,
+                    taken: Vec::new(),
                 };
                 return Ok(Step::Different(Box::new(search.run(&missed)?)));
             }
@@ -361,7 +362,6 @@ impl Lockstep {
             trail: Vec::new(),
             open,
             way: Way::default(),
-            operands: Vec::new(),
         })))
     }
 }

@@ -6,7 +6,7 @@ use super::way::Way;
 use iced_x86::Instruction;
 use machine::cpu::SegmentRegister;
 use machine::tap::{Divergence, Event};
-use machine::{Cpu, Difference, LinearAddress, PhysicalAddress};
+use machine::{Cpu, Difference, LinearAddress};
 use std::fmt;
 use strategy::StrategyId;
 
@@ -42,8 +42,6 @@ pub struct Finding {
     pub open: Option<Open>,
     /// What happened on the way from the place.
     pub way: Way,
-    /// Where the memory begins that the first instruction of the block uses, as far as it is mapped.
-    pub operands: Vec<PhysicalAddress>,
 }
 
 /// What is different.

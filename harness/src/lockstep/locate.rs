@@ -14,6 +14,7 @@ use super::way;
 use machine::host_time::processor_nanos;
 use machine::tap::{Divergence, Expected};
 use machine::{Cpu, LinearAddress, Machine};
+use std::ops::Range;
 use strategy::Strategy;
 
 /// Blocks before the culprit that are shown.
@@ -49,6 +50,8 @@ pub(super) struct Search<'a> {
     pub(super) shortest: u64,
     /// The processor time at which no new attempt is made.
     pub(super) deadline: u64,
+    /// The linear addresses that the strategy has taken at some time; none at first.
+    pub(super) taken: Vec<Range<u64>>,
 }
 
 /// An attempt that came out wrong.
@@ -62,6 +65,7 @@ impl Search<'_> {
     /// it was found, else where the stretch begins.
     pub(super) fn run(mut self, missed: &Missed) -> anyhow::Result<Finding> {
         self.reference.longest_chase = LONGEST_CHASE;
+        self.note_taken();
         let coarse = self.describe(Place::Stretch, 0, self.whole, missed)?;
         let count = self.narrow(missed)?;
         let attempt = count.map(|count| self.persist(count)).transpose()?.flatten();
@@ -139,6 +143,15 @@ impl Search<'_> {
         processor_nanos() >= self.deadline
     }
 
+    /// Notes what the strategy has taken of the guest's linear addresses, which may be elsewhere each time.
+    fn note_taken(&mut self) {
+        for taken in self.strategy.taken() {
+            if !self.taken.contains(&taken) {
+                self.taken.push(taken);
+            }
+        }
+    }
+
     /// Puts both machines to a place in the stretch; how many events come before it.
     fn set_out(&mut self, origin: &Origin<'_>) -> anyhow::Result<usize> {
         let used = self.reference.go_to(origin);
@@ -157,6 +170,7 @@ impl Search<'_> {
         let limit = whole.limit.saturating_sub(count).max(1).saturating_mul(self.patience);
         let limit = limit.max(self.shortest);
         let stretch = runner::replay(self.strategy, self.leader, limit, events)?;
+        self.note_taken();
         Ok(match self.reference.follow(&origin, self.leader, &stretch) {
             Chase::Reached(_) => None,
             // It may be on the way there.
@@ -175,11 +189,10 @@ impl Search<'_> {
         missed: &Missed,
     ) -> anyhow::Result<Finding> {
         let (before, block, trail) = self.look_back(count);
-        let operands = way::operands(&mut self.reference.machine);
         let origin = Origin { base: self.base, events: &self.whole.events, count };
         let until = missed.closest.as_ref().map_or(stretch.bound(), |visit| visit.at);
         let open = open::on_the_way(self.reference, &origin, &stretch.events, until);
-        let way = way::way(self.reference, &origin, &stretch.events, until);
+        let way = way::way(self.reference, &origin, &stretch.events, until, &self.taken);
         let mut differences = Vec::new();
         if let Some(visit) = &missed.closest {
             self.reference.go_to(&origin);
@@ -200,7 +213,6 @@ impl Search<'_> {
             trail,
             open,
             way,
-            operands,
         })
     }
 

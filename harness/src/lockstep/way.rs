@@ -5,7 +5,7 @@ use super::reference::{Origin, Reference};
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, Register};
 use machine::cpu::Cr4;
 use machine::tap::Event;
-use machine::{LinearAddress, Machine, PhysicalAddress};
+use machine::{LinearAddress, Machine};
 use std::ops::Range;
 
 /// A way through a stretch.
@@ -15,6 +15,8 @@ pub struct Way {
     pub faults: Vec<Fault>,
     /// The guest-physical addresses to which the x87 pointers were stored with what surrounds them.
     pub x87_pointers: Vec<Range<u64>>,
+    /// Whether an instruction was or used memory at linear addresses that the strategy has taken for itself.
+    pub meets_taken: bool,
 }
 
 /// An instruction that raised an exception.
@@ -26,12 +28,14 @@ pub struct Fault {
     pub cr4: Cr4,
 }
 
-/// Goes through the first `count` instructions from `origin` on.
+/// Goes through the first `count` instructions from `origin` on, where a strategy has taken some linear
+/// addresses for itself.
 pub(super) fn way(
     reference: &mut Reference,
     origin: &Origin<'_>,
     events: &[Event],
     count: u64,
+    taken: &[Range<u64>],
 ) -> Way {
     reference.go_to(origin);
     let mut way = Way::default();
@@ -42,8 +46,13 @@ pub(super) fn way(
             way.faults.extend(last);
         }
         last = instruction.map(|&instruction| Fault { instruction, cr4: machine.cpu.cr4 });
-        if let Some(instruction) = instruction.filter(|each| stores_x87_pointers(each)) {
-            way.x87_pointers.extend(used(machine, instruction));
+        let here = u64::from(machine.cpu.instruction_address().0);
+        way.meets_taken |= taken.iter().any(|taken| taken.contains(&here));
+        let Some(instruction) = instruction else { return Some(()) };
+        let used = used(machine, instruction);
+        way.meets_taken |= used.iter().any(|used| taken.iter().any(|taken| meet(used, taken)));
+        if stores_x87_pointers(instruction) {
+            way.x87_pointers.extend(used.iter().filter_map(|used| physical(machine, used)));
         }
         Some(())
     });
@@ -63,10 +72,10 @@ pub fn stores_x87_pointers(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Mnemonic::Fnsave | Mnemonic::Fnstenv | Mnemonic::Fxsave)
 }
 
-/// Where the memory is that an instruction uses, which is about to be executed: in one part each, or one on
-/// each of two pages. What is not mapped is left out.
-fn used(machine: &mut Machine, instruction: &Instruction) -> Vec<Range<u64>> {
-    const PAGE: u32 = 0x1000;
+/// The linear addresses of the memory that an instruction uses which is about to be executed. What
+/// reaches into another page is in two parts.
+fn used(machine: &Machine, instruction: &Instruction) -> Vec<Range<u64>> {
+    const PAGE: u64 = 0x1000;
     let cpu = &machine.cpu;
     let value = |register: Register| {
         let number = register.number();
@@ -77,24 +86,22 @@ fn used(machine: &mut Machine, instruction: &Instruction) -> Vec<Range<u64>> {
     };
     let mut factory = InstructionInfoFactory::new();
     let parts = factory.info(instruction).used_memory().iter().flat_map(|used| {
-        let linear = used.virtual_address(0, |register, _, _| Some(value(register)));
-        let start = linear.unwrap_or_default() as u32;
-        let size = used.memory_size().size() as u32;
-        let first = size.min(PAGE - start % PAGE);
-        let parts = [(start, first), (start.wrapping_add(first), size - first)];
-        parts.into_iter().filter(move |(_, length)| linear.is_some() && *length > 0)
+        let start = used.virtual_address(0, |register, _, _| Some(value(register)));
+        let start = start.map_or(0, |start| u64::from(start as u32));
+        let end = start + used.memory_size().size() as u64;
+        let middle = end.min(start / PAGE * PAGE + PAGE);
+        [start..middle, middle..end]
     });
-    let parts: Vec<_> = parts.collect();
-    let places = parts.into_iter().filter_map(|(linear, length)| {
-        let physical = emulator::mapping(machine, LinearAddress(linear))?.physical.0;
-        Some(physical..physical + u64::from(length))
-    });
-    places.collect()
+    parts.filter(|part| !part.is_empty()).collect()
 }
 
-/// Where the memory begins that the instruction at EIP uses, as far as it is mapped. Finding out may set
-/// accessed bits: for machines that are not run on.
-pub(super) fn operands(machine: &mut Machine) -> Vec<PhysicalAddress> {
-    let Some(instruction) = emulator::instruction(machine) else { return Vec::new() };
-    used(machine, &instruction).into_iter().map(|place| PhysicalAddress(place.start)).collect()
+fn meet(left: &Range<u64>, right: &Range<u64>) -> bool {
+    left.start < right.end && right.start < left.end
+}
+
+/// Where a range within a page is in guest-physical memory, if it is mapped. Finding out may set accessed
+/// bits: for machines that are not run on.
+fn physical(machine: &mut Machine, linear: &Range<u64>) -> Option<Range<u64>> {
+    let start = emulator::mapping(machine, LinearAddress(linear.start as u32))?.physical.0;
+    Some(start..start + (linear.end - linear.start))
 }

@@ -88,6 +88,7 @@ pub use survey::survey;
 use code::PatchedCode;
 use direct_execution::Engine;
 use machine::Machine;
+use std::ops::Range;
 use strategy::{Error, ExitCounts, Limit, Stop, Strategy, StrategyId, Support};
 
 /// Whether this host can run guests so.
@@ -162,5 +163,9 @@ impl Strategy for CodePatching {
 
     fn exits(&self) -> &ExitCounts {
         self.engine.exits()
+    }
+
+    fn taken(&self) -> Vec<Range<u64>> {
+        self.engine.code().patches.taken()
     }
 }

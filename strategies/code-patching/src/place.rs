@@ -10,6 +10,7 @@ use direct_execution::Shadow;
 use machine::cpu::Cr4;
 use machine::memory::PageKind;
 use machine::{LinearAddress, Machine, PhysicalAddress};
+use std::ops::Range;
 
 /// What one page directory entry maps, or two with PAE.
 const UNIT: u32 = 4 << 20;
@@ -55,9 +56,15 @@ pub(crate) fn for_area(m: &Machine, shadow: &Shadow, code: u32, ceiling: u64) ->
     })
 }
 
-/// The 4 MiB around an address.
+/// The 4 MiB around an address, by where they begin.
 pub(crate) fn unit(address: u32) -> u32 {
     address & !(UNIT - 1)
+}
+
+/// The same, as a range.
+pub(crate) fn around(address: u32) -> Range<u64> {
+    let start = u64::from(unit(address));
+    start..start + u64::from(UNIT)
 }
 
 /// How far above the guest's code to show copies of it: such that the guest uses nothing where those

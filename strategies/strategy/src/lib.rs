@@ -13,6 +13,7 @@ pub use limit::{Limit, Stop};
 pub use support::Support;
 
 use machine::Machine;
+use std::ops::Range;
 
 /// One way of running a guest CPU.
 pub trait Strategy {
@@ -28,6 +29,12 @@ pub trait Strategy {
 
     /// Control transfers from guest execution to the monitor, by kind.
     fn exits(&self) -> &ExitCounts;
+
+    /// The ranges of linear addresses that the strategy uses for itself now because the guest has nothing
+    /// there. A guest that goes there all the same may see it.
+    fn taken(&self) -> Vec<Range<u64>> {
+        Vec::new()
+    }
 }
 
 /// A failure of the host while a strategy ran.

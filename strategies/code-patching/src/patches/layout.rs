@@ -7,6 +7,7 @@ use crate::{count, place};
 use direct_execution::Shadow;
 use host::low_memory::Protection;
 use machine::Machine;
+use std::ops::Range;
 
 impl Patches {
     /// Takes the window's ranges again, after the window was another engine's.
@@ -29,9 +30,14 @@ impl Patches {
         shadow: &mut Shadow,
         page: u32,
     ) -> Result<(), host::Error> {
-        let counters = if self.records.is_watched() { count::BYTES } else { 0 };
-        let range = u64::from(page)..u64::from(page) + (PAGE + counters) as u64;
+        let range = self.virtual_range(page);
         shadow.take(range, (self.pages.file(), VIRTUAL_CPU), Protection::WriteData, true)
+    }
+
+    /// The virtual CPU's page, with the counters behind it.
+    fn virtual_range(&self, page: u32) -> Range<u64> {
+        let counters = if self.records.is_watched() { count::BYTES } else { 0 };
+        u64::from(page)..u64::from(page) + (PAGE + counters) as u64
     }
 
     /// Sees to it that copies of code at `linear` have a place where the guest uses nothing. False if
@@ -68,7 +74,7 @@ impl Patches {
     }
 
     /// Where an area is shown.
-    pub(super) fn place_of(&self, area: &Area) -> std::ops::Range<u64> {
+    pub(super) fn place_of(&self, area: &Area) -> Range<u64> {
         let base = u64::from(area.base().wrapping_add(self.shift));
         base..base + (area.end() - u64::from(area.base()))
     }
@@ -135,8 +141,17 @@ impl Patches {
             })
     }
 
+    /// All linear addresses that are taken, or where copies of code are shown.
+    pub(crate) fn taken(&self) -> Vec<Range<u64>> {
+        let areas = self.areas.iter().map(|area| self.place_of(area));
+        let units = self.units.iter().filter(|_| self.shift != 0);
+        let units = units.map(|&unit| place::around(unit.wrapping_add(self.shift)));
+        let page = self.virtual_page.map(|page| self.virtual_range(page));
+        areas.chain(units).chain(page).collect()
+    }
+
     /// Where pads may be: from the first area to the last.
-    pub(crate) fn pads(&self) -> Option<std::ops::Range<u32>> {
+    pub(crate) fn pads(&self) -> Option<Range<u32>> {
         let first = self.areas.iter().map(|area| self.place_of(area).start as u32).min()?;
         let last = self.areas.iter().map(|area| self.place_of(area).end).max()?;
         Some(first..u32::try_from(last).unwrap_or(u32::MAX))
