@@ -9,6 +9,7 @@
 
 mod child;
 mod file;
+mod judge;
 mod repertoire;
 mod share;
 mod smaller;

@@ -5,7 +5,7 @@
 //! when the process dies, it is known over which. The text of a difference is the last that it says.
 
 use super::file::{self, Series};
-use super::repertoire;
+use super::{judge, repertoire};
 use crate::lockstep::{End, Finding, Lockstep, Options};
 use crate::strategies::{self, Variant};
 use anyhow::Context;
@@ -236,7 +236,7 @@ impl Job {
             End::Limit if counts.instructions < limit => (Verdict::Same("time".to_owned()), None),
             End::Limit => (Verdict::Same("limit".to_owned()), None),
             End::Undecided => (Verdict::Undecided, None),
-            End::Different(finding) => (repertoire::judge(self.variant, &finding), Some(finding)),
+            End::Different(finding) => (judge::judge(self.variant, &finding), Some(finding)),
         };
         let (Verdict::Different(_), Some(finding)) = (&verdict, finding) else {
             let given_back = Some(lockstep.into_strategy());
@@ -245,7 +245,7 @@ impl Job {
         // A process has one window at linear address 0, so that the strategy goes.
         let machines = [Some(lockstep.into_leader()), self.watched];
         let verdict = explain(self.variant, machines, &finding)?.unwrap_or(verdict);
-        let is_located = !repertoire::is_unlocated(&finding);
+        let is_located = !judge::is_unlocated(&finding);
         let place = is_located.then(|| finding.before.instruction_address());
         Ok(Judged { verdict, counts, place, given_back: None })
     }
@@ -259,7 +259,7 @@ fn explain(
     [here, anew]: [Option<Machine>; 2],
     finding: &Finding,
 ) -> anyhow::Result<Option<Verdict>> {
-    let is_located = !repertoire::is_unlocated(finding);
+    let is_located = !judge::is_unlocated(finding);
     let address = format!(" at {}:", finding.before.instruction_address());
     let is_it = |sentence: &String| !is_located || sentence.contains(&address);
     // An attempt that stops too soon looks right, so that the place can be before the instruction.

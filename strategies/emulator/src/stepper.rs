@@ -5,14 +5,14 @@
 //! decoded. Who does watch them names the place instead ([`Stepper::step_known`]).
 
 use crate::Outcome;
-use crate::decode::LONGEST;
+use crate::decode::{Decoded, LONGEST, decode};
 use crate::fetch;
 use crate::lower::Flow;
 use crate::mode;
 use crate::op::Op;
 use crate::run;
 use machine::cpu::SegmentRegister;
-use machine::{LinearAddress, Machine};
+use machine::{LinearAddress, Machine, PhysicalAddress};
 
 /// Decoded instructions that are kept.
 const ENTRIES: usize = 4096;
@@ -53,17 +53,22 @@ impl Stepper {
     }
 
     /// Executes the instruction at EIP as [`Stepper::step`] does, but without a look at its bytes if
-    /// one was executed by this name of its place before. Whoever gives the name stands for it that
-    /// the bytes have stayed the same and can be fetched, that the mode is the same, and that neither
-    /// single steps nor data breakpoints nor alignment checks are on.
+    /// one was executed by this name of its place before; `physical` says where they are. Whoever gives
+    /// the name stands for it that the bytes have stayed the same, all in one page of memory, that the
+    /// mode is the same, and that neither single steps nor data breakpoints nor alignment checks are on.
     #[inline]
-    pub fn step_known(&mut self, m: &mut Machine, place: u64) -> Outcome {
+    pub fn step_known(
+        &mut self,
+        m: &mut Machine,
+        place: u64,
+        physical: impl FnOnce() -> Option<PhysicalAddress>,
+    ) -> Outcome {
         let slot = (place >> 3) as usize % ENTRIES;
         let outcome = match &self.known[slot] {
             Some(known) if known.place == place => {
                 run::execute_carefully(m, &known.op, known.falls_through)
             }
-            _ => self.step_first(m, place, slot),
+            _ => self.step_first(m, place, slot, physical()),
         };
         m.clock().retire(1);
         crate::float::leave(m);
@@ -71,10 +76,22 @@ impl Stepper {
     }
 
     #[cold]
-    fn step_first(&mut self, m: &mut Machine, place: u64, slot: usize) -> Outcome {
+    fn step_first(
+        &mut self,
+        m: &mut Machine,
+        place: u64,
+        slot: usize,
+        physical: Option<PhysicalAddress>,
+    ) -> Outcome {
         mode::update(m);
-        let Ok((op, flow)) = fetch::instruction(m) else { return run::step_from_memory(m) };
-        let falls_through = flow != Flow::Jump;
+        let mut bytes = [0; 16];
+        let read = physical.filter(|&physical| {
+            let in_page = (0x1000 - physical.page_offset() as usize).min(bytes.len());
+            m.memory.read(physical, &mut bytes[..in_page])
+        });
+        let Some((op, falls_through)) = read.and_then(|_| decoded(m, &bytes)) else {
+            return run::step_from_memory(m);
+        };
         self.known[slot] = Some(Box::new(Known { place, op, falls_through }));
         run::execute_carefully(m, &op, falls_through)
     }
@@ -126,12 +143,25 @@ impl Stepper {
         {
             return run::execute_carefully(m, &entry.op, entry.falls_through);
         }
-        let Ok((op, flow)) = fetch::instruction(m) else { return run::step_from_memory(m) };
+        // The bytes at hand: the guest may have changed its page tables without a flush, and by those the
+        // instruction would be another.
+        let Some((op, falls_through)) = decoded(m, &bytes.to_le_bytes()) else {
+            return run::step_from_memory(m);
+        };
         let mask = u128::MAX >> (8 * (16 - u32::from(op.end.max(1)).min(15)));
-        let falls_through = flow != Flow::Jump;
         let outcome = run::execute_carefully(m, &op, falls_through);
         let entry = Entry { linear, is_32bit, bytes, mask, op, falls_through };
         self.entries[slot] = Some(Box::new(entry));
         outcome
+    }
+}
+
+/// The instruction at the beginning of `bytes`, and whether it leads to the next; nothing where more are
+/// needed to tell.
+fn decoded(m: &Machine, bytes: &[u8; 16]) -> Option<(Op, bool)> {
+    let is_32bit = m.cpu.segment(SegmentRegister::Cs).is_32bit();
+    match decode(&bytes[..LONGEST], 0, is_32bit) {
+        Decoded::Op(op, flow) => Some((op, flow != Flow::Jump)),
+        Decoded::Incomplete => None,
     }
 }

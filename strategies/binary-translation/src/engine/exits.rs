@@ -9,7 +9,7 @@ use emulator::Outcome;
 use host::address_window::WINDOW_BYTES;
 use host::translated::KICK;
 use machine::cpu::{Cr0, InterruptShadow};
-use machine::{LinearAddress, Machine};
+use machine::{LinearAddress, Machine, PhysicalAddress};
 use strategy::{Error, ExitKind};
 
 /// How translated code goes on after [`Engine::step_quickly`].
@@ -69,7 +69,13 @@ impl Engine {
         let raised = exceptions(m);
         self.outcome = match self.context.place {
             0 => self.stepper.step(m),
-            place => self.stepper.step_known(m, place),
+            place => {
+                let (cache, eip) = (&self.cache, m.cpu.eip);
+                // The place lies behind the instruction, perhaps where another unit begins.
+                let unit = || cache.unit_at(place - 1);
+                let physical = || unit().map(|unit| PhysicalAddress(unit.physical_of(eip)));
+                self.stepper.step_known(m, place, physical)
+            }
         };
         self.stepped += 1;
         if is_miss {

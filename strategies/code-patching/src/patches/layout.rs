@@ -143,7 +143,11 @@ impl Patches {
 
     /// All linear addresses that are taken, or where copies of code are shown.
     pub(crate) fn taken(&self) -> Vec<Range<u64>> {
-        let areas = self.areas.iter().map(|area| self.place_of(area));
+        // Code is fetched by the addresses before the shift, and all else read by those behind it.
+        let areas = self.areas.iter().flat_map(|area| {
+            let fetched = u64::from(area.base())..area.end();
+            [fetched, self.place_of(area)]
+        });
         let units = self.units.iter().filter(|_| self.shift != 0);
         let units = units.map(|&unit| place::around(unit.wrapping_add(self.shift)));
         let page = self.virtual_page.map(|page| self.virtual_range(page));

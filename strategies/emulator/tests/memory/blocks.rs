@@ -1,7 +1,7 @@
 //! Decoded blocks: modes, limits, pages, budgets.
 
 use crate::guest::{CODE, DATA, FRAME, Guest, PAGE, TABLE0, both_ways};
-use emulator::Outcome;
+use emulator::{Outcome, Stepper};
 use machine::MachineConfig;
 use machine::cpu::{Eflags, Segment, SegmentRegister, TableRegister, register::*};
 
@@ -101,6 +101,28 @@ fn a_page_mapped_elsewhere_is_other_code_after_invlpg() {
     guest.set(EDI, DATA | 7);
     guest.run(9);
     assert_eq!(guest.get(EAX), 0x0102);
+}
+
+#[test]
+fn what_is_kept_of_a_page_that_was_not_flushed_is_of_the_bytes_that_were_read() {
+    let (first, second) = ([0xb0, 1, 0xb4, 3], [0xb0, 1, 0xb4, 4]); // mov al, 1; mov ah, 3 or 4
+    let mut guest = Guest::paged();
+    guest.write(FRAME, &first);
+    guest.write(DATA, &second);
+    let mut stepper = Stepper::new();
+    let mut step = |guest: &mut Guest, at: u32| {
+        guest.cpu.eip = PAGE + at;
+        assert_eq!(stepper.step(guest), Outcome::Continue);
+        guest.get(EAX)
+    };
+    step(&mut guest, 0);
+    guest.map(0, DATA | 7);
+    assert!(matches!(step(&mut guest, 2), 0x301 | 0x401), "either page may be meant");
+    for (frame, wanted) in [(FRAME, 0x301), (DATA, 0x401), (FRAME, 0x301)] {
+        guest.map(0, frame | 7);
+        guest.tlb.flush();
+        assert_eq!(step(&mut guest, 2), wanted);
+    }
 }
 
 #[test]

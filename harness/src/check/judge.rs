@@ -1,0 +1,313 @@
+//! What a difference comes to: a finding, or one that is stated, or left open by the architecture.
+
+use super::repertoire::{X87_POINTERS, exclusion, runs_natively};
+use super::worker::Verdict;
+use crate::lockstep::{Finding, Place, What};
+use crate::strategies::{self, Variant};
+use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpAccess, OpKind};
+use machine::cpu::{Cr4, Eflags, SegmentRegister, register};
+use machine::tap::{Divergence, Event, Expected, Found};
+use machine::{Cpu, Difference};
+use strategy::StrategyId;
+use workloads::programs::layout;
+
+/// What a difference comes to: a finding, or one that is stated, or left open by the architecture.
+pub(super) fn judge(strategy: Variant, finding: &Finding) -> Verdict {
+    if strategies::can_watch(strategy) && are_marked_nulls(finding) {
+        return Verdict::Stated("a null selector does not trap, and loses its RPL".to_owned());
+    }
+    if strategies::can_watch(strategy) && are_shadow_selectors(finding) {
+        let why = "a selector that was stored does not trap, and is the shadow segment's";
+        return Verdict::Stated(why.to_owned());
+    }
+    if strategy.id == StrategyId::CodePatching && is_beyond_memory(finding) {
+        let why = "where the guest has nothing, it sees what the monitor has put there";
+        return Verdict::Stated(why.to_owned());
+    }
+    if let Some(why) = left_open(finding) {
+        return Verdict::Open(why.to_owned());
+    }
+    if finding.what == What::StrayWrites
+        && let Some(last) = finding.block.first().and_then(|line| line.instruction)
+        && are_memory(finding)
+        && may_be_half_done(&last)
+    {
+        // The guest stopped over it, with a triple fault.
+        return Verdict::Open(half_done(&last));
+    }
+    if runs_natively(strategy) && has_sse_without_osfxsr(finding) {
+        return Verdict::Stated(
+            "SSE does not trap where only the guest's CR4.OSFXSR is 0".to_owned(),
+        );
+    }
+    if let Some(verdict) = finding.culprit().and_then(|it| judge_culprit(strategy, finding, &it)) {
+        return verdict;
+    }
+    judge_way(finding)
+}
+
+/// The same where it is known which instruction goes wrong; nothing if there is no excuse for that.
+fn judge_culprit(strategy: Variant, finding: &Finding, culprit: &Instruction) -> Option<Verdict> {
+    let named = |why: &str| format!("{:?}: {why}", culprit.mnemonic());
+    if let Some(why) = exclusion(strategy, culprit) {
+        return Some(Verdict::Stated(named(&why)));
+    }
+    if finding.what != What::State || !runs_natively(strategy) {
+        return None;
+    }
+    if is_pop_of_all(culprit) {
+        return Some(Verdict::Open(named("how much is loaded before a fault is the CPU's choice")));
+    }
+    if wraps_within(culprit, &finding.before) {
+        let why = "how a state is read or stored around 64 KiB is the CPU's choice";
+        return Some(Verdict::Open(named(why)));
+    }
+    is_prefixed_trap(culprit).then(|| {
+        Verdict::Stated(named("the CPU tells where it ends, and not where its prefixes begin"))
+    })
+}
+
+/// The same by the instructions from there on that raised exceptions, or left something else behind: what
+/// they do wrong may be gone when they are executed again, and an instruction may be found too early.
+fn judge_way(finding: &Finding) -> Verdict {
+    if finding.what == What::State && are_x87_pointers(finding) {
+        return Verdict::Stated(format!("FNSTENV or its like: {X87_POINTERS}"));
+    }
+    let last = finding.way.faults.last().map(|fault| fault.instruction);
+    let half = finding.culprit().into_iter().chain(last).find(may_be_half_done);
+    match half.filter(|_| finding.what == What::State && are_memory(finding)) {
+        Some(instruction) => Verdict::Open(half_done(&instruction)),
+        None => Verdict::Different(finding.to_string()),
+    }
+}
+
+/// Whether it is the instruction that was found, or one behind it: that one may be found too early which
+/// shows by chance of where its stretch ends.
+fn has_sse_without_osfxsr(finding: &Finding) -> bool {
+    let culprit = finding.culprit().map(|instruction| (instruction, finding.before.cr4));
+    let faults = finding.way.faults.iter().map(|fault| (fault.instruction, fault.cr4));
+    faults.chain(culprit).any(|(instruction, cr4)| is_sse_without_osfxsr(&instruction, cr4))
+}
+
+fn is_sse_without_osfxsr(instruction: &Instruction, cr4: Cr4) -> bool {
+    let mut features = instruction.cpuid_features().iter();
+    features.any(|feature| matches!(feature, CpuidFeature::SSE | CpuidFeature::SSE2))
+        && !cr4.contains(Cr4::OSFXSR)
+}
+
+/// Why a difference of any instruction is none.
+fn left_open(finding: &Finding) -> Option<&'static str> {
+    if let Some(open) = &finding.open {
+        return Some(open.kind());
+    }
+    if finding.culprit().is_some_and(|culprit| writes_over_itself(&culprit, &finding.before)) {
+        return Some("how far a repetition goes that writes over itself is the CPU's choice");
+    }
+    // In device memory, reads show.
+    let is_device = |cpu: &Cpu| cpu.paging() && u64::from(cpu.cr3) >= layout::MEMORY;
+    // Bytes of code that are in no memory.
+    let code = finding.block.first().is_some_and(|line| line.text.contains("??"));
+    if code || is_fetch(finding) {
+        Some("how often code is fetched from device memory is the CPU's choice")
+    } else if is_device(&finding.before) || is_device(&finding.stopped) {
+        Some("how often page tables in device memory are read is the CPU's choice")
+    } else {
+        None
+    }
+}
+
+/// Whether a repeated string instruction stores to its own bytes: a CPU may look at them again after
+/// each iteration (Intel SDM volume 3, 11.6).
+fn writes_over_itself(instruction: &Instruction, before: &Cpu) -> bool {
+    use Mnemonic as M;
+    let stores = matches!(
+        instruction.mnemonic(),
+        M::Stosb
+            | M::Stosw
+            | M::Stosd
+            | M::Movsb
+            | M::Movsw
+            | M::Movsd
+            | M::Insb
+            | M::Insw
+            | M::Insd
+    );
+    let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    if !stores || !instruction.is_string_instruction() || !repeats {
+        return false;
+    }
+    let wide = instruction.op0_kind() != OpKind::MemoryESDI;
+    let mask = if wide { u32::MAX } else { 0xffff };
+    let size = instruction.memory_size().size() as u32;
+    let count = before.registers[register::ECX] & mask;
+    let bytes = u64::from(count) * u64::from(size);
+    let start = before
+        .segment(SegmentRegister::Es)
+        .base
+        .wrapping_add(before.registers[register::EDI] & mask);
+    let start = match before.flags.contains(Eflags::DF) {
+        true => start.wrapping_add(size).wrapping_sub(bytes as u32),
+        false => start,
+    };
+    let here = before.instruction_address().0;
+    (0..instruction.len() as u32)
+        .any(|at| u64::from(here.wrapping_add(at).wrapping_sub(start)) < bytes)
+}
+
+/// Whether nothing differs but words in memory that are selectors of the LDT with RPL 3.
+fn are_shadow_selectors(finding: &Finding) -> bool {
+    const LOCAL_RING_3: u8 = 7;
+    let is_selector = |difference: &Difference| {
+        matches!(difference, Difference::Memory { length: 1..=2, values: [native, _], .. }
+            if native.first().is_some_and(|low| low & LOCAL_RING_3 == LOCAL_RING_3))
+    };
+    finding.what == What::State
+        && !finding.differences.is_empty()
+        && finding.differences.iter().all(is_selector)
+}
+
+/// Whether nothing differs but memory.
+fn are_memory(finding: &Finding) -> bool {
+    let mut differences = finding.differences.iter();
+    !finding.differences.is_empty()
+        && differences.all(|each| matches!(each, Difference::Memory { .. }))
+}
+
+fn half_done(instruction: &Instruction) -> String {
+    format!("{:?}: how much is stored before a fault is the CPU's choice", instruction.mnemonic())
+}
+
+/// Bytes that a decoder asks for at once, and no instruction's operand has.
+const FETCHED: usize = 15;
+
+/// Whether what one side reads and the other does not is code, from device memory: as much as a decoder asks
+/// for at once, or as there is up to the end of the instruction's page.
+fn is_fetch(finding: &Finding) -> bool {
+    const WITHIN: u64 = 0xfff;
+    let places = [&finding.before, &finding.stopped].map(|cpu| cpu.instruction_address().0);
+    let is_cut = |address: u64, size: usize| {
+        (address + size as u64) & WITHIN == 0
+            && places.iter().any(|&place| (u64::from(place) ^ address) & WITHIN == 0)
+    };
+    let is_code = |address: u64, size: usize| size == FETCHED || is_cut(address, size);
+    let reads_code = |event: &Event| matches!(event, Event::MmioRead { address, data } if is_code(*address, data.bytes().len()));
+    match &finding.what {
+        What::Unasked(event) => reads_code(event),
+        What::Inputs(Divergence { expected, found, .. }) => {
+            matches!(found, Found::MmioRead { address, size } if is_code(*address, *size))
+                || matches!(expected, Expected::Event(event) if reads_code(event))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the sides differ in an access where neither memory nor a device is, or come from where the guest
+/// met what the monitor has put there.
+fn is_beyond_memory(finding: &Finding) -> bool {
+    let is_beyond = |event: &Event| match event {
+        Event::MmioRead { address, .. } | Event::MmioWrite { address, .. } => {
+            *address >= layout::MEMORY
+        }
+        _ => false,
+    };
+    if finding.way.meets_taken {
+        return true;
+    }
+    match &finding.what {
+        What::Unasked(event) => is_beyond(event),
+        What::Inputs(Divergence { expected, found, .. }) => {
+            let (Found::MmioRead { address, .. } | Found::MmioWrite { address, .. }) = found else {
+                return false;
+            };
+            *address >= layout::MEMORY
+                && match expected {
+                    Expected::Event(event) => is_beyond(event),
+                    _ => true,
+                }
+        }
+        _ => false,
+    }
+}
+
+/// Whether the host reports the end of an instruction that has prefixes. The bytes before it may belong
+/// to another instruction as well, and are taken for that where a path leads through it; then a fault in
+/// delivering the interrupt pushes an EIP behind the prefixes.
+fn is_prefixed_trap(instruction: &Instruction) -> bool {
+    let length = match instruction.code() {
+        Code::Int1 | Code::Int3 | Code::Into => 1,
+        Code::Int_imm8 if matches!(instruction.immediate8(), 3 | 4 | 0x80) => 2,
+        _ => return false,
+    };
+    instruction.len() > length
+}
+
+/// Whether the instruction loads or stores a state of x87 or SSE by 16-bit addresses, and reaches beyond
+/// the last of them: some CPUs check each part of it against the limit, and some begin again at 0.
+fn wraps_within(instruction: &Instruction, before: &Cpu) -> bool {
+    const SMALLEST_STATE: usize = 14;
+    let size = instruction.memory_size().size();
+    let offset = instruction.virtual_address(0, 0, |register, _, _| {
+        Some(match register.is_segment_register() {
+            true => 0,
+            false => before.registers[register.number()].into(),
+        })
+    });
+    let is_16bit = instruction.memory_base().size() == 2
+        || instruction.memory_index().size() == 2
+        || instruction.memory_displ_size() == 2;
+    size >= SMALLEST_STATE
+        && size != 16
+        && is_16bit
+        && offset.is_some_and(|offset| (offset & 0xffff) + size as u64 > 0x1_0000)
+}
+
+fn is_pop_of_all(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Popa | Mnemonic::Popad)
+}
+
+/// Whether nothing differs but the RPL of null selectors.
+fn are_marked_nulls(finding: &Finding) -> bool {
+    let is_null = |difference: &Difference| {
+        matches!(difference, Difference::Cpu { field, values: [left, right] }
+            if field.part == "selector" && *left < 4 && *right < 4)
+    };
+    finding.what == What::State
+        && !finding.differences.is_empty()
+        && finding.differences.iter().all(is_null)
+}
+
+/// Whether a difference is of those that only the watch over a strategy can explain.
+pub(super) fn is_unlocated(finding: &Finding) -> bool {
+    !matches!(finding.place, Place::Instruction(_))
+}
+
+/// Whether a fault may come when part of the instruction's stores is done: it can be executed again
+/// all the same (Intel SDM volume 3, 6.5).
+fn may_be_half_done(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    let stores = (0..instruction.op_count()).any(|operand| {
+        instruction.op_kind(operand) == OpKind::Memory && instruction.memory_size().size() > 4
+    });
+    let written = iced_x86::InstructionInfoFactory::new()
+        .info(instruction)
+        .used_memory()
+        .iter()
+        .any(|memory| !matches!(memory.access(), OpAccess::Read | OpAccess::NoMemAccess));
+    stores && written
+        || matches!(
+            instruction.mnemonic(),
+            M::Pusha | M::Pushad | M::Sgdt | M::Sidt | M::Enter | M::Call
+        )
+}
+
+/// Whether nothing differs, when the way is gone once more, but where x87 pointers were stored.
+fn are_x87_pointers(finding: &Finding) -> bool {
+    let stored = &finding.way.x87_pointers;
+    let is_there = |difference: &Difference| {
+        matches!(difference, Difference::Memory { address, length, .. }
+        if stored.iter().any(|all| {
+            all.start <= address.0 && address.0 + *length as u64 <= all.end
+        }))
+    };
+    !stored.is_empty() && finding.differences.iter().all(is_there)
+}
