@@ -191,13 +191,15 @@ fn is_fetch(finding: &Finding) -> bool {
     };
     let is_code = |address: u64, size: usize| size == FETCHED || is_cut(address, size);
     let reads_code = |event: &Event| matches!(event, Event::MmioRead { address, data } if is_code(*address, data.bytes().len()));
+    let asks_for_code = |Divergence { expected, found, .. }: &Divergence| {
+        matches!(found, Found::MmioRead { address, size } if is_code(*address, *size))
+            || matches!(expected, Expected::Event(event) if reads_code(event))
+    };
     match &finding.what {
         What::Unasked(event) => reads_code(event),
-        What::Inputs(Divergence { expected, found, .. }) => {
-            matches!(found, Found::MmioRead { address, size } if is_code(*address, *size))
-                || matches!(expected, Expected::Event(event) if reads_code(event))
-        }
-        _ => false,
+        What::Inputs(divergence) => asks_for_code(divergence),
+        // Having asked more often, it was not where the strategy is.
+        _ => finding.asked.as_ref().is_some_and(asks_for_code),
     }
 }
 
@@ -310,4 +312,29 @@ fn are_x87_pointers(finding: &Finding) -> bool {
         }))
     };
     !stored.is_empty() && finding.differences.iter().all(is_there)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions};
+    use machine::cpu::CpuModel;
+
+    fn wraps(bits: u32, bytes: &[u8], di: u32) -> bool {
+        let instruction = Decoder::new(bits, bytes, DecoderOptions::NONE).decode();
+        let mut before = Cpu::new(CpuModel::default());
+        before.registers[register::EDI] = di;
+        wraps_within(&instruction, &before)
+    }
+
+    #[test]
+    fn a_state_beyond_the_last_16_bit_address_is_the_cpus_choice() {
+        let frstor = [0xdd, 0x65, 0xe0]; // [di-20h], or [ebp-20h] in 32-bit code
+        assert!(wraps(16, &frstor, 0));
+        assert!(wraps(16, &frstor, 0x1_0000), "the upper half does not count");
+        assert!(!wraps(16, &frstor, 0x20));
+        assert!(!wraps(32, &frstor, 0));
+        let movups = [0x0f, 0x10, 0x45, 0xf8]; // [di-8]: an operand, no state
+        assert!(!wraps(16, &movups, 0));
+    }
 }

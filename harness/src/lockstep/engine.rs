@@ -362,6 +362,7 @@ impl Lockstep {
             trail: Vec::new(),
             open,
             way: Way::default(),
+            asked: None,
         })))
     }
 }

@@ -42,6 +42,8 @@ pub struct Finding {
     pub open: Option<Open>,
     /// What happened on the way from the place.
     pub way: Way,
+    /// What the reference asked the world outside for, and the strategy had not, where it went no further.
+    pub asked: Option<Divergence>,
 }
 
 /// What is different.

@@ -213,6 +213,10 @@ impl Search<'_> {
             trail,
             open,
             way,
+            asked: match &missed.why {
+                Why::Inputs(divergence) => Some(divergence.clone()),
+                _ => None,
+            },
         })
     }
 
