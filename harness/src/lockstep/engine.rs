@@ -2,12 +2,13 @@
 //! differ.
 
 use super::accessed;
+use super::chase::Chase;
 use super::code;
 use super::finding::{Finding, Place, What};
 use super::locate::{LONGEST as LONGEST_SEARCH, Search};
 use super::log::Log;
 use super::open;
-use super::reference::{Chase, Origin, Reference};
+use super::reference::{Origin, Reference};
 use super::runner;
 use super::stale;
 use super::way::Way;

@@ -5,10 +5,11 @@
 //! emulator executes, it does not: a binary search over k finds it. A strategy need not be able to
 //! stop anywhere for that, and need not do the same each time as long as it goes wrong each time.
 
+use super::chase::{Chase, Missed, Why};
 use super::code::{self, Line, Trail};
 use super::finding::{Finding, Place, What};
 use super::open;
-use super::reference::{Chase, Missed, Origin, Reference, Why};
+use super::reference::{Origin, Reference};
 use super::runner::{self, Stretch};
 use super::way;
 use machine::host_time::processor_nanos;

@@ -22,6 +22,7 @@
 //! Two strategies are compared by holding each against the reference.
 
 mod accessed;
+mod chase;
 mod code;
 mod engine;
 mod finding;

@@ -2,8 +2,9 @@
 //! none: flags that are undefined and used all the same, translations that have become stale, and copies
 //! that overlap unseen.
 
+use super::chase::Chase;
 use super::locate::Attempt;
-use super::reference::{Chase, Origin, Reference};
+use super::reference::{Origin, Reference};
 use super::stale::Watch;
 use super::undefined;
 use iced_x86::{Instruction, OpKind};

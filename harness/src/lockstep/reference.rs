@@ -1,13 +1,14 @@
 //! The reference: the emulator on a machine of its own, led to where a strategy has stopped.
 
 use super::accessed;
+use super::chase::{Chase, Closest, Missed, Why};
 use super::runner::Stretch;
 use super::undefined;
 use emulator::{Emulator, Outcome};
 use iced_x86::Instruction;
 use machine::cpu::Eflags;
 use machine::host_time::processor_nanos;
-use machine::tap::{Choice, Divergence, Event};
+use machine::tap::{Choice, Event};
 use machine::{Cpu, Machine, PhysicalAddress};
 use std::collections::VecDeque;
 use strategy::Stop;
@@ -44,17 +45,6 @@ const GLANCE: u64 = 1 << 16;
 /// those are undefined there.
 const MOST_FLAG_CHECKS: u32 = 16;
 
-/// Visits of a stretch's end with the same in all registers, at which it is looked how much memory differs.
-const MOST_LOOKS: u32 = 1024;
-
-/// Whether the reference came to where a strategy has stopped.
-pub(super) enum Chase {
-    /// Everything is equal there, after so many instructions.
-    Reached(u64),
-    /// It did not.
-    Missed(Box<Missed>),
-}
-
 /// A place in a stretch.
 #[derive(Clone, Copy)]
 pub(super) struct Origin<'a> {
@@ -64,52 +54,6 @@ pub(super) struct Origin<'a> {
     pub(super) events: &'a [Event],
     /// Instructions behind that.
     pub(super) count: u64,
-}
-
-/// Where the reference went instead.
-#[derive(Clone, Debug)]
-pub(super) struct Missed {
-    /// Why it went no further.
-    pub(super) why: Why,
-    /// The visit of the strategy's EIP at which most was equal.
-    pub(super) closest: Option<Visit>,
-}
-
-/// Why the reference goes no further.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Why {
-    /// It has executed more than the strategy can have.
-    Bound,
-    /// It has taken too long.
-    Late,
-    /// It asked for something that the strategy did not.
-    Inputs(Divergence),
-    /// It waits in HLT.
-    Halted,
-    /// It met a triple fault.
-    Shutdown,
-}
-
-/// The reference at the strategy's EIP.
-#[derive(Clone, Debug)]
-pub(super) struct Visit {
-    /// After how many instructions.
-    pub(super) at: u64,
-    pub(super) cpu: Cpu,
-    /// Events of the log that are left.
-    pub(super) left: usize,
-    /// Registers that differ, flags among them.
-    pub(super) distance: usize,
-    /// Where none does: what else differs, as far as the reference has written it.
-    apart: usize,
-}
-
-impl Missed {
-    /// Whether nobody can say that something is wrong: the reference was where the strategy is, with the
-    /// same in all registers, and no time was left to see whether memory comes to be the same.
-    pub(super) fn is_undecided(&self) -> bool {
-        self.why == Why::Late && self.closest.as_ref().is_some_and(|visit| visit.distance == 0)
-    }
 }
 
 impl Reference {
@@ -213,7 +157,7 @@ impl Reference {
         let before = if origin.is_none() { 1 } else { 0 };
         let begun = self.machine.counters.instructions - before;
         let (target, bound) = (&stretch.cpu, stretch.bound());
-        let mut closest = Closest { visit: None, looks: MOST_LOOKS };
+        let mut closest = Closest::default();
         let deadline = processor_nanos() + self.longest_chase;
         let (mut flag_checks, mut halted, mut glance) = (MOST_FLAG_CHECKS, false, GLANCE);
         let why = loop {
@@ -227,7 +171,7 @@ impl Reference {
                 self.machine.bus.tap.switch_off();
                 return Chase::Reached(executed);
             }
-            self.note_visit(leader, target, executed, &mut closest);
+            closest.note(&self.machine, leader, target, executed);
             quieten(&self.machine);
             if let Some(divergence) = self.machine.divergence().filter(|_| !stretch.overran) {
                 break Why::Inputs(divergence.clone());
@@ -255,7 +199,7 @@ impl Reference {
         };
         quieten(&self.machine);
         self.machine.bus.tap.switch_off();
-        Chase::Missed(Box::new(Missed { why, closest: closest.visit }))
+        Chase::Missed(Box::new(Missed { why, closest: closest.found() }))
     }
 
     /// Whether nothing is different but flags that are undefined here, `executed` instructions behind
@@ -358,43 +302,6 @@ impl Reference {
         let superfluous = self.recent.len().saturating_sub(MOST_RECENT);
         self.recent.drain(..superfluous);
     }
-
-    fn note_visit(&self, leader: &Machine, target: &Cpu, at: u64, closest: &mut Closest) {
-        let cpu = &self.machine.cpu;
-        if cpu.eip != target.eip {
-            return;
-        }
-        let registers = cpu.registers.iter().zip(&target.registers);
-        let distance = registers.filter(|(mine, theirs)| mine != theirs).count()
-            + usize::from(cpu.flags != target.flags);
-        let mut apart = usize::MAX;
-        if distance == 0 && closest.looks > 0 {
-            closest.looks -= 1;
-            apart = self.bytes_apart(leader) + usize::from(!cpu.is_same(target));
-        }
-        let left = self.machine.replay_left();
-        let order = |visit: &Visit| (visit.distance, visit.apart);
-        if closest.visit.as_ref().is_none_or(|visit| (distance, apart) < order(visit)) {
-            closest.visit = Some(Visit { at, cpu: cpu.clone(), left, distance, apart });
-        }
-    }
-
-    /// How many bytes differ in the pages that were written since the journal began.
-    fn bytes_apart(&self, leader: &Machine) -> usize {
-        let pages = self.machine.memory.kept_pages().map(|(address, _)| address);
-        let differ = pages.filter_map(|address| {
-            let sides = self.machine.memory.page(address).zip(leader.memory.page(address));
-            sides.map(|(mine, theirs)| mine.iter().zip(theirs).filter(|(a, b)| *a != b).count())
-        });
-        differ.sum()
-    }
-}
-
-/// The visit of the strategy's EIP at which most was equal.
-struct Closest {
-    visit: Option<Visit>,
-    /// At how many more all bytes are compared.
-    looks: u32,
 }
 
 /// Takes what would make the emulator come back at once.
