@@ -21,6 +21,9 @@ use strategy::Strategy;
 /// Blocks before the culprit that are shown.
 const TRAIL: usize = 16;
 
+/// Instructions before the culprit that are gone through one by one for that.
+const FOLLOWED: u64 = 1 << 16;
+
 /// The most instructions that the search goes through.
 const FARTHEST: u64 = 1 << 26;
 
@@ -224,11 +227,12 @@ impl Search<'_> {
     /// The state after `count` instructions, the block there, and the blocks before it.
     fn look_back(&mut self, count: u64) -> (Cpu, Vec<Line>, Vec<LinearAddress>) {
         let events = &self.whole.events;
-        self.reference.go_to(&Origin { base: self.base, events, count: 0 });
+        let skipped = count.saturating_sub(FOLLOWED);
+        let used = self.reference.go_to(&Origin { base: self.base, events, count: skipped });
         let machine = &mut self.reference.machine;
-        machine.replay(events.to_vec());
+        machine.replay(events[used..].to_vec());
         let (begun, mut trail) = (machine.counters.instructions, Trail::default());
-        while machine.counters.instructions - begun < count {
+        while machine.counters.instructions - begun < count - skipped {
             let before = machine.counters.instructions;
             trail.note(machine, TRAIL);
             emulator::step(machine);

@@ -162,12 +162,19 @@ impl Reference {
         let (mut flag_checks, mut halted, mut glance) = (MOST_FLAG_CHECKS, false, GLANCE);
         let why = loop {
             let executed = self.machine.counters.instructions - begun;
-            if stretch.may_be(executed)
-                && (self.is_there(leader, stretch)
-                    || origin.is_some_and(|origin| {
-                        self.takes_flags(origin, leader, stretch, executed, &mut flag_checks)
-                    }))
+            let may_be = stretch.may_be(executed);
+            let mut is_there = may_be && self.is_there(leader, stretch);
+            if let Some(origin) = origin.filter(|_| may_be && !is_there && flag_checks > 0)
+                && let Some(flags) = differing_flags(&self.machine.cpu, &stretch.cpu)
             {
+                flag_checks -= 1;
+                let until = deadline + self.longest_chase;
+                match self.takes_flags(origin, leader, stretch, (executed, until), flags) {
+                    Some(takes) => is_there = takes,
+                    None => break Why::Late,
+                }
+            }
+            if is_there {
                 self.machine.bus.tap.switch_off();
                 return Chase::Reached(executed);
             }
@@ -202,34 +209,29 @@ impl Reference {
         Chase::Missed(Box::new(Missed { why, closest: closest.found() }))
     }
 
-    /// Whether nothing is different but flags that are undefined here, `executed` instructions behind
-    /// `origin`; those are then taken over. The way is gone once more for that, and ends in the same
-    /// place.
+    /// Whether nothing is different but these flags, and they are undefined here, so many instructions behind
+    /// `origin`; they are then taken over. The way is gone once more for that, and ends in the same place.
+    /// Nothing where it does not end until a processor time.
     fn takes_flags(
         &mut self,
         origin: &Origin<'_>,
         leader: &Machine,
         stretch: &Stretch,
-        executed: u64,
-        checks: &mut u32,
-    ) -> bool {
-        let Some(flags) = differing_flags(&self.machine.cpu, &stretch.cpu).filter(|_| *checks > 0)
-        else {
-            return false;
-        };
-        *checks -= 1;
+        (executed, until): (u64, u64),
+        flags: Eflags,
+    ) -> Option<bool> {
         let counters = self.machine.counters;
         self.go_to(origin);
-        let undefined = undefined::after(&mut self.machine, &stretch.events, executed);
+        let undefined = undefined::after(&mut self.machine, &stretch.events, executed, until)?;
         self.machine.counters = counters;
         let (mine, theirs) = (self.machine.cpu.flags, stretch.cpu.flags.bits());
         self.machine.cpu.flags.merge(theirs, flags);
         if undefined.contains(flags) && self.is_there(leader, stretch) {
             self.choices.push(Choice::Flags { value: theirs, mask: flags.bits() });
-            return true;
+            return Some(true);
         }
         self.machine.cpu.flags = mine;
-        false
+        Some(false)
     }
 
     /// Goes on to where the CPU is `cpu` once more, if it does so soon and without the world outside; after

@@ -3,15 +3,28 @@
 use iced_x86::{Instruction, Mnemonic, RflagsBits};
 use machine::Machine;
 use machine::cpu::Eflags;
+use machine::host_time::processor_nanos;
 use machine::tap::Event;
 
-/// Executes `count` instructions from a log, and tells which flags are undefined behind them.
-pub(super) fn after(machine: &mut Machine, events: &[Event], count: u64) -> Eflags {
+/// Instructions between two looks at the time.
+const GLANCE: u64 = 1 << 10;
+
+/// Executes `count` instructions from a log, and tells which flags are undefined behind them; nothing where
+/// that takes until `deadline`, in nanoseconds of processor time.
+pub(super) fn after(
+    machine: &mut Machine,
+    events: &[Event],
+    count: u64,
+    deadline: u64,
+) -> Option<Eflags> {
     machine.replay(events.to_vec());
     let end = machine.counters.instructions + count;
     let mut undefined = Eflags::empty();
     while machine.counters.instructions < end {
         let before = machine.counters.instructions;
+        if before.is_multiple_of(GLANCE) && processor_nanos() >= deadline {
+            return None;
+        }
         let instruction = emulator::instruction(machine);
         machine.signals().take_request();
         let outcome = emulator::step(machine);
@@ -23,7 +36,7 @@ pub(super) fn after(machine: &mut Machine, events: &[Event], count: u64) -> Efla
             break;
         }
     }
-    undefined
+    Some(undefined)
 }
 
 /// The arithmetic flags among iced's bits.
