@@ -13,7 +13,7 @@ use workloads::programs::layout;
 
 /// What a difference comes to: a finding, or one that is stated, or left open by the architecture.
 pub(super) fn judge(strategy: Variant, finding: &Finding) -> Verdict {
-    if strategies::can_watch(strategy) && are_marked_nulls(finding) {
+    if runs_natively(strategy) && are_marked_nulls(finding) {
         return Verdict::Stated("a null selector does not trap, and loses its RPL".to_owned());
     }
     if strategies::can_watch(strategy) && are_shadow_selectors(finding) {
@@ -35,10 +35,18 @@ pub(super) fn judge(strategy: Variant, finding: &Finding) -> Verdict {
         // The guest stopped over it, with a triple fault.
         return Verdict::Open(half_done(&last));
     }
+    if runs_natively(strategy) && loads_from_the_host(strategy, finding) {
+        let why = "a selector that the host's own tables have is loaded without a trap";
+        return Verdict::Stated(why.to_owned());
+    }
     if runs_natively(strategy) && has_sse_without_osfxsr(finding) {
         return Verdict::Stated(
             "SSE does not trap where only the guest's CR4.OSFXSR is 0".to_owned(),
         );
+    }
+    if runs_natively(strategy) && has_wrapped(finding) {
+        let why = "how an x87 state is read or stored around 64 KiB is the CPU's choice";
+        return Verdict::Open(why.to_owned());
     }
     if let Some(verdict) = finding.culprit().and_then(|it| judge_culprit(strategy, finding, &it)) {
         return verdict;
@@ -57,10 +65,6 @@ fn judge_culprit(strategy: Variant, finding: &Finding, culprit: &Instruction) ->
     }
     if is_pop_of_all(culprit) {
         return Some(Verdict::Open(named("how much is loaded before a fault is the CPU's choice")));
-    }
-    if wraps_within(culprit, &finding.before) {
-        let why = "how a state is read or stored around 64 KiB is the CPU's choice";
-        return Some(Verdict::Open(named(why)));
     }
     is_prefixed_trap(culprit).then(|| {
         Verdict::Stated(named("the CPU tells where it ends, and not where its prefixes begin"))
@@ -243,15 +247,38 @@ fn is_prefixed_trap(instruction: &Instruction) -> bool {
     instruction.len() > length
 }
 
+/// Whether code that runs as it is loaded what the host's tables have: code patching looks for such loads in
+/// the guest's kernel only.
+fn loads_from_the_host(strategy: Variant, finding: &Finding) -> bool {
+    let runs_as_it_is = |cpl: u8| cpl == 3 || strategies::can_watch(strategy);
+    let mut loads = finding.way.selectors.iter();
+    loads.any(|&(cpl, selector)| runs_as_it_is(cpl) && is_the_hosts(selector))
+}
+
+/// Whether ring 3 can load this selector on the host: one of the LDT, in which the monitor has descriptors
+/// of its own, or one of Linux's GDT (arch/x86/include/asm/segment.h) for 32-bit code, data and 64-bit
+/// code, a thread's own three, and the one with the CPU's number.
+fn is_the_hosts(selector: u16) -> bool {
+    const LOCAL: u16 = 4;
+    selector & LOCAL != 0 || matches!(selector >> 3, 4..=6 | 12..=15)
+}
+
+/// Whether what was found, or raised an exception behind it, is a state that wraps around.
+fn has_wrapped(finding: &Finding) -> bool {
+    let culprit = finding.culprit().map(|instruction| (instruction, finding.before.registers));
+    let faults = finding.way.faults.iter().map(|fault| (fault.instruction, fault.registers));
+    culprit.into_iter().chain(faults).any(|(it, registers)| wraps_within(&it, &registers))
+}
+
 /// Whether the instruction loads or stores a state of x87 or SSE by 16-bit addresses, and reaches beyond
 /// the last of them: some CPUs check each part of it against the limit, and some begin again at 0.
-fn wraps_within(instruction: &Instruction, before: &Cpu) -> bool {
+fn wraps_within(instruction: &Instruction, registers: &[u32; 8]) -> bool {
     const SMALLEST_STATE: usize = 14;
     let size = instruction.memory_size().size();
     let offset = instruction.virtual_address(0, 0, |register, _, _| {
         Some(match register.is_segment_register() {
             true => 0,
-            false => before.registers[register.number()].into(),
+            false => registers[register.number()].into(),
         })
     });
     let is_16bit = instruction.memory_base().size() == 2
@@ -318,13 +345,12 @@ fn are_x87_pointers(finding: &Finding) -> bool {
 mod tests {
     use super::*;
     use iced_x86::{Decoder, DecoderOptions};
-    use machine::cpu::CpuModel;
 
     fn wraps(bits: u32, bytes: &[u8], di: u32) -> bool {
         let instruction = Decoder::new(bits, bytes, DecoderOptions::NONE).decode();
-        let mut before = Cpu::new(CpuModel::default());
-        before.registers[register::EDI] = di;
-        wraps_within(&instruction, &before)
+        let mut registers = [0; 8];
+        registers[register::EDI] = di;
+        wraps_within(&instruction, &registers)
     }
 
     #[test]

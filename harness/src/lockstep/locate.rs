@@ -194,7 +194,9 @@ impl Search<'_> {
     ) -> anyhow::Result<Finding> {
         let (before, block, trail) = self.look_back(count);
         let origin = Origin { base: self.base, events: &self.whole.events, count };
-        let until = missed.closest.as_ref().map_or(stretch.bound(), |visit| visit.at);
+        // Where the registers differ, the strategy was perhaps far ahead.
+        let there = missed.closest.as_ref().filter(|visit| visit.distance == 0);
+        let until = there.map_or(stretch.bound(), |visit| visit.at);
         let open = open::on_the_way(self.reference, &origin, &stretch.events, until);
         let way = way::way(self.reference, &origin, &stretch.events, until, &self.taken);
         let mut differences = Vec::new();

@@ -2,10 +2,11 @@
 
 use super::open::MOST;
 use super::reference::{Origin, Reference};
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, Register};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use machine::cpu::Cr4;
 use machine::tap::Event;
-use machine::{LinearAddress, Machine};
+use machine::{Cpu, LinearAddress, Machine, PhysicalAddress};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// A way through a stretch.
@@ -15,6 +16,9 @@ pub struct Way {
     pub faults: Vec<Fault>,
     /// The guest-physical addresses to which the x87 pointers were stored with what surrounds them.
     pub x87_pointers: Vec<Range<u64>>,
+    /// The selectors that instructions loaded, or tried to load, into registers for data, behind the
+    /// privilege level of each.
+    pub selectors: BTreeSet<(u8, u16)>,
     /// Whether an instruction was or used memory at linear addresses that the strategy has taken for itself.
     pub meets_taken: bool,
 }
@@ -26,6 +30,8 @@ pub struct Fault {
     pub instruction: Instruction,
     /// What CR4 was before it.
     pub cr4: Cr4,
+    /// The general registers before it, in encoding order.
+    pub registers: [u32; 8],
 }
 
 /// Goes through the first `count` instructions from `origin` on, where a strategy has taken some linear
@@ -45,11 +51,17 @@ pub(super) fn way(
         if std::mem::replace(&mut before, now) != now {
             way.faults.extend(last);
         }
-        last = instruction.map(|&instruction| Fault { instruction, cr4: machine.cpu.cr4 });
+        last = instruction.map(|&instruction| {
+            let Cpu { cr4, registers, .. } = machine.cpu;
+            Fault { instruction, cr4, registers }
+        });
         let here = u64::from(machine.cpu.instruction_address().0);
         way.meets_taken |= taken.iter().any(|taken| taken.contains(&here));
         let Some(instruction) = instruction else { return Some(()) };
         let used = used(machine, instruction);
+        let cpl = machine.cpu.cpl;
+        let loaded = loaded_selector(machine, instruction, &used);
+        way.selectors.extend(loaded.map(|selector| (cpl, selector)));
         way.meets_taken |= used.iter().any(|used| taken.iter().any(|taken| meet(used, taken)));
         if stores_x87_pointers(instruction) {
             way.x87_pointers.extend(used.iter().filter_map(|used| physical(machine, used)));
@@ -64,6 +76,32 @@ pub(super) fn way(
 
 fn exceptions(machine: &Machine) -> u64 {
     machine.counters.guest_page_faults.wrapping_add(machine.counters.exceptions)
+}
+
+/// The selector that an instruction loads into a register for data which uses this memory.
+fn loaded_selector(
+    machine: &mut Machine,
+    instruction: &Instruction,
+    used: &[Range<u64>],
+) -> Option<u16> {
+    use Mnemonic::{Lds, Les, Lfs, Lgs, Lss, Mov, Pop};
+    let mnemonic = instruction.mnemonic();
+    let names_register = instruction.op0_kind() == OpKind::Register
+        && instruction.op0_register().is_segment_register();
+    let behind = match mnemonic {
+        Lds | Les | Lfs | Lgs | Lss => instruction.memory_size().size() as u64 - 2,
+        Mov | Pop if names_register => 0,
+        _ => return None,
+    };
+    if mnemonic == Mov && instruction.op1_kind() == OpKind::Register {
+        let number = instruction.op1_register().number();
+        return Some(machine.cpu.registers[number] as u16);
+    }
+    let start = used.first()?.start + behind;
+    let physical = physical(machine, &(start..start + 2))?;
+    let mut selector = [0; 2];
+    machine.memory.read(PhysicalAddress(physical.start), &mut selector);
+    Some(u16::from_le_bytes(selector))
 }
 
 /// Whether an instruction stores where the last x87 instruction and its operand were.

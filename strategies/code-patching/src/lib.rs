@@ -58,8 +58,9 @@
 //! What is left: where a guest comes to use the linear addresses that copies, stubs and the virtual CPU
 //! have taken, that is looked for at each change to its ring 3, and everything moves elsewhere; until then
 //! it may see them. A guest's ring 0 can see and write the virtual CPU's page, if it looks for memory where
-//! it has mapped none, and a jump into the middle of an examined instruction is not noticed. Guests whose
-//! segments are not flat, and 16-bit code, get trap bytes and no stubs.
+//! it has mapped none, and a jump into the middle of an examined instruction is not noticed. The RPL of a
+//! null selector is lost: the host's next return to ring 3 clears it. Guests whose segments are not flat,
+//! and 16-bit code, get trap bytes and no stubs.
 
 mod area;
 mod class;
