@@ -1,6 +1,6 @@
 //! What a difference comes to: a finding, or one that is stated, or left open by the architecture.
 
-use super::repertoire::{X87_POINTERS, exclusion, runs_natively};
+use super::repertoire::{X87_POINTERS, exclusion, leads_astray, runs_natively};
 use super::worker::Verdict;
 use crate::lockstep::{Finding, Place, What};
 use crate::strategies::{self, Variant};
@@ -50,6 +50,10 @@ pub(super) fn judge(strategy: Variant, finding: &Finding) -> Verdict {
     }
     if let Some(verdict) = finding.culprit().and_then(|it| judge_culprit(strategy, finding, &it)) {
         return verdict;
+    }
+    let astray = |it: &Instruction| Some((it.mnemonic(), leads_astray(strategy, it)?));
+    if let Some((mnemonic, why)) = finding.way.executed.iter().find_map(astray) {
+        return Verdict::Stated(format!("{mnemonic:?}: {why}"));
     }
     judge_way(finding)
 }

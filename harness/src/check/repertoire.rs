@@ -34,6 +34,19 @@ pub(super) fn exclusion(strategy: Variant, instruction: &Instruction) -> Option<
     stated.or_else(|| by_nature.map(str::to_owned))
 }
 
+/// Why a guest of a strategy that goes wrong by design may be astray behind an instruction. Selectors of data
+/// segments that are stored are not among it: every handler stores them, and loads them again.
+pub(super) fn leads_astray(strategy: Variant, instruction: &Instruction) -> Option<String> {
+    use Mnemonic::{Enter, Pusha, Pushad};
+    let stores_selector =
+        segment_register_read(instruction).is_some_and(|register| register != Register::CS);
+    let is_left_open = matches!(instruction.mnemonic(), Enter | Pusha | Pushad);
+    match strategies::can_watch(strategy) && !stores_selector && !is_left_open {
+        true => exclusion(strategy, instruction),
+        false => None,
+    }
+}
+
 const ENTERS_THE_HOST: &str = "it does not trap, but enters the host's kernel";
 
 /// Why a strategy has given up a guest, where that is stated of it.

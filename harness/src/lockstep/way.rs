@@ -6,7 +6,7 @@ use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use machine::cpu::Cr4;
 use machine::tap::Event;
 use machine::{Cpu, LinearAddress, Machine, PhysicalAddress};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 /// A way through a stretch.
@@ -14,6 +14,8 @@ use std::ops::Range;
 pub struct Way {
     /// The instructions that raised exceptions under the reference, the last one last.
     pub faults: Vec<Fault>,
+    /// The instructions that were executed, each once, in the order of their first time.
+    pub executed: Vec<Instruction>,
     /// The guest-physical addresses to which the x87 pointers were stored with what surrounds them.
     pub x87_pointers: Vec<Range<u64>>,
     /// The selectors that instructions loaded, or tried to load, into registers for data, behind the
@@ -44,7 +46,7 @@ pub(super) fn way(
     taken: &[Range<u64>],
 ) -> Way {
     reference.go_to(origin);
-    let mut way = Way::default();
+    let (mut way, mut known) = (Way::default(), HashSet::new());
     let (mut last, mut before) = (None, exceptions(&reference.machine));
     reference.walk(events, count.min(MOST), |machine, instruction| {
         let now = exceptions(machine);
@@ -58,6 +60,9 @@ pub(super) fn way(
         let here = u64::from(machine.cpu.instruction_address().0);
         way.meets_taken |= taken.iter().any(|taken| taken.contains(&here));
         let Some(instruction) = instruction else { return Some(()) };
+        if known.insert(*instruction) {
+            way.executed.push(*instruction);
+        }
         let used = used(machine, instruction);
         let cpl = machine.cpu.cpl;
         let loaded = loaded_selector(machine, instruction, &used);
