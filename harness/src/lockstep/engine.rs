@@ -5,7 +5,7 @@ use super::accessed;
 use super::chase::Chase;
 use super::code;
 use super::finding::{Finding, Place, What};
-use super::locate::{LONGEST as LONGEST_SEARCH, Search};
+use super::locate::{LONGEST as LONGEST_SEARCH, LONGEST_WAIT, Search};
 use super::log::Log;
 use super::open;
 use super::reference::{Origin, Reference};
@@ -269,6 +269,7 @@ impl Lockstep {
                     patience: 1,
                     shortest: 1,
                     deadline: processor_nanos() + LONGEST_SEARCH,
+                    end: Instant::now() + LONGEST_WAIT,
                     taken: Vec::new(),
                 };
                 return Ok(Step::Different(Box::new(search.run(&missed)?)));

@@ -16,6 +16,7 @@ use machine::host_time::processor_nanos;
 use machine::tap::{Divergence, Expected};
 use machine::{Cpu, LinearAddress, Machine};
 use std::ops::Range;
+use std::time::{Duration, Instant};
 use strategy::Strategy;
 
 /// Blocks before the culprit that are shown.
@@ -29,6 +30,8 @@ const FARTHEST: u64 = 1 << 26;
 
 /// Nanoseconds of processor time after which no new attempt is made to find it.
 pub(super) const LONGEST: u64 = 12_000_000_000;
+/// And by the clock.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(18);
 
 /// Nanoseconds of processor time that the reference has in each: what goes wrong may well lead it into a
 /// long repetition, and there are many attempts.
@@ -54,6 +57,8 @@ pub(super) struct Search<'a> {
     pub(super) shortest: u64,
     /// The processor time at which no new attempt is made.
     pub(super) deadline: u64,
+    /// And when that is by the clock: a guest that waits in HLT takes no processor time.
+    pub(super) end: Instant,
     /// The linear addresses that the strategy has taken at some time; none at first.
     pub(super) taken: Vec<Range<u64>>,
 }
@@ -144,7 +149,7 @@ impl Search<'_> {
     }
 
     fn is_late(&self) -> bool {
-        processor_nanos() >= self.deadline
+        processor_nanos() >= self.deadline || Instant::now() >= self.end
     }
 
     /// Notes what the strategy has taken of the guest's linear addresses, which may be elsewhere each time.

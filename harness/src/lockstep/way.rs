@@ -94,7 +94,7 @@ fn loaded_selector(
     let names_register = instruction.op0_kind() == OpKind::Register
         && instruction.op0_register().is_segment_register();
     let behind = match mnemonic {
-        Lds | Les | Lfs | Lgs | Lss => instruction.memory_size().size() as u64 - 2,
+        Lds | Les | Lfs | Lgs | Lss => (instruction.memory_size().size() as u64).saturating_sub(2),
         Mov | Pop if names_register => 0,
         _ => return None,
     };
