@@ -58,13 +58,3 @@ unsafe extern "C" fn note(
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_goes_on_behind_it_and_says_the_same_again() {
-        assert_eq!(is_named_itself(), is_named_itself());
-    }
-}

@@ -1,6 +1,7 @@
 //! Native 32-bit code through the public interface: what goes in, what comes out, what ends it.
 
 use host::compatibility::{CompatibilityMode, FLAT_DATA, NativeExit, NativeState, Selectors};
+use host::int1;
 use host::ldt::{LdtEntry, SegmentDescriptor, SegmentKind};
 use host::low_memory::{LowMemory, Protection};
 use machine::cpu::{Eflags, XMM0};
@@ -42,6 +43,16 @@ fn a_privileged_instruction_ends_the_stay_at_its_address() {
     assert_eq!((exit.signal, exit.trap, exit.error_code), (libc::SIGSEGV, 13, 0));
     assert_eq!(exit.eip, memory.address() + 5);
     assert_eq!((state.eip, state.registers[0]), (exit.eip, 0x1234_5678));
+}
+
+#[test]
+fn int1_is_no_single_step_and_is_where_the_host_was_found_to_name_it() {
+    // data16 int1; int1; hlt
+    let memory = memory(&[0x66, int1::INT1, int1::INT1, HLT]);
+    let exit = run(&mut state_at(&memory));
+    assert_eq!((exit.signal, exit.trap, exit.single_step), (libc::SIGTRAP, 1, false));
+    let behind = if int1::is_named_itself() { 0 } else { 2 };
+    assert_eq!(exit.eip, memory.address() + behind);
 }
 
 #[test]
