@@ -17,7 +17,9 @@
 //! accessed bits of what is only read ahead (`accessed`). Where it shows in what comes later, the
 //! comparison ends, and says so (`open`).
 //!
-//! Pages that only the strategy has written are found by comparing all memory from time to time.
+//! Pages that only the strategy has written are found by comparing all memory: from time to time, or at
+//! each end of a stretch where that is asked for. What was executed on the way to a difference is noted
+//! beside it (`way`), for those who judge it.
 //!
 //! Two strategies are compared by holding each against the reference.
 
