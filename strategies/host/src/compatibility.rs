@@ -273,7 +273,7 @@ impl CompatibilityMode {
     /// When the host refuses.
     pub fn clear_timer(&mut self) -> Result<(), Error> {
         self.watchdog.arm(Duration::ZERO)?;
-        self.area.kicked.store(0, Ordering::Relaxed);
+        self.forget_kick();
         time_stamp::give_back(&self.area);
         Ok(())
     }
@@ -282,6 +282,11 @@ impl CompatibilityMode {
     #[must_use]
     pub fn is_kicked(&self) -> bool {
         self.area.kicked.load(Ordering::Relaxed) != 0
+    }
+
+    /// Forgets a timer's signal that has ended no stay yet: for who has just looked at what it came for.
+    pub fn forget_kick(&self) {
+        self.area.kicked.store(0, Ordering::Relaxed);
     }
 
     fn load(&mut self, state: &IntegerState, fpu: &mut Fpu) -> Result<(), Error> {

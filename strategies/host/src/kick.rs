@@ -43,6 +43,11 @@ extern "C" fn on_kick(
 pub(crate) unsafe fn raise(context: *mut libc::ucontext_t) {
     // SAFETY: as promised.
     unsafe { translated::break_string_off(context) };
+    set_flags();
+}
+
+/// Sets the bytes that this thread's kicks set; safe in a signal handler.
+pub(crate) fn set_flags() {
     for flag in [FLAG.get(), SECOND.get()] {
         if !flag.is_null() {
             // SAFETY: `Kick::new` had the promise that the byte stays valid, and the pointer is

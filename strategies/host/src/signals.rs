@@ -178,6 +178,12 @@ pub(crate) unsafe extern "C" fn host_signal(
     };
     let area = AREA.get();
     // SAFETY: set for as long as the area lives, to this thread's area; what is used is atomic.
+    if !area.is_null() && unsafe { (*area).kicked.load(Ordering::Relaxed) } != 0 {
+        // The timer's signal that came right behind this one, at the handler's first instruction,
+        // could only leave its mark.
+        kick::set_flags();
+    }
+    // SAFETY: as above.
     if signal == libc::SIGSEGV && !area.is_null() && unsafe { time_stamp::give_back(&*area) } {
         // The monitor read the time-stamp counter, or was about to: it may now.
         return;

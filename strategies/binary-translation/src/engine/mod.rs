@@ -299,12 +299,16 @@ impl Engine {
 
     /// Runs translated code until the machine has to be looked at.
     fn stay(&mut self, m: &mut Machine, stint: &mut Stint<'_>) -> Result<Outcome, Error> {
+        // Before the time is read: what was armed for a later one is still to come.
+        self.context.rearm();
+        if let Some(native) = &stint.native {
+            native.forget_kick();
+        }
         let start = Instant::now();
         if start.duration_since(self.paroled) > PAROLE {
             self.paroled = start;
             self.parole(m);
         }
-        self.context.rearm();
         stint.kick.arm(start, start + glance(m, stint));
         let outcome = self.stay_until(m, stint.native.as_mut());
         self.steps = 0;
