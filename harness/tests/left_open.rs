@@ -181,7 +181,11 @@ impl Strategy for OtherMaker {
 
 /// What makes it different from the emulator.
 fn finding(other: OtherMaker, mode: &str, code: &str) -> Box<Finding> {
-    match compare(Box::new(other), || program(mode, code), 2_000) {
+    paged_finding(other, "plain", mode, code)
+}
+
+fn paged_finding(other: OtherMaker, paging: &str, mode: &str, code: &str) -> Box<Finding> {
+    match compare(Box::new(other), || paged_program(paging, mode, code), 2_000) {
         End::Different(finding) => finding,
         other => panic!("{other:?}"),
     }
@@ -203,11 +207,24 @@ fn other_values_in_undefined_flags_are_told_from_errors() {
 
 #[test]
 fn translations_that_nobody_has_flushed_are_told_from_errors() {
-    // Reads a page, makes it absent without a flush, and reads it again after some more.
-    let entry = layout::TABLES + ((layout::DATA + 0x1000) >> 12) * 4;
-    let [a, b, c, d] = entry.to_le_bytes();
-    let read = "a1 00 10 12 00";
-    let code = format!("{read} 80 25 {a:02x} {b:02x} {c:02x} {d:02x} fe 90 90 90 90 90 {read}");
-    let found = finding(OtherMaker { forgets: true, ..OtherMaker::default() }, "kernel", &code);
-    assert_eq!(found.open, Some(Open::Translations), "{found}");
+    const READ: &str = "a1 00 10 12 00";
+    // Of the page behind it.
+    const INVLPG_OTHER: &str = "0f 01 3d 00 20 12 00";
+    const NOPS: &str = "90 90 90 90 90";
+    let bytes = |value: u32| value.to_le_bytes().map(|byte| format!("{byte:02x}")).join(" ");
+    let entry = |size| layout::TABLES + ((layout::DATA + 0x1000) >> 12) * size;
+    // and byte [entry], 0feh; mov byte [entry + 4], 1
+    let absent = format!("80 25 {} fe", bytes(entry(4)));
+    let elsewhere = format!("c6 05 {} 01", bytes(entry(8) + 4));
+    for (paging, edit, flush) in [
+        ("plain", &absent, ""),
+        ("plain", &absent, INVLPG_OTHER),
+        ("wide", &elsewhere, ""),
+        ("wide", &elsewhere, INVLPG_OTHER),
+    ] {
+        let code = format!("{READ} {edit} {flush} {NOPS} {READ}");
+        let forgets = OtherMaker { forgets: true, ..OtherMaker::default() };
+        let found = paged_finding(forgets, paging, "kernel", &code);
+        assert_eq!(found.open, Some(Open::Translations), "{paging}, {flush}: {found}");
+    }
 }

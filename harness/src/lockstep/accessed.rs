@@ -82,29 +82,67 @@ pub(super) fn is_other_difference(
 /// The pages of a CPU's paging structures, PAE's first level aside.
 pub(super) fn tables(machine: &Machine, cpu: &Cpu) -> BTreeSet<u64> {
     let mut tables = BTreeSet::new();
+    for entry in directory_entries(machine, cpu) {
+        tables.insert(entry.address.page());
+        tables.extend(entry.table.map(PhysicalAddress::page));
+    }
+    tables
+}
+
+/// The numbers of the linear pages whose translation uses the entry at `address`.
+pub(super) fn pages(machine: &Machine, cpu: &Cpu, address: PhysicalAddress) -> BTreeSet<u32> {
+    let mut pages = BTreeSet::new();
+    for entry in directory_entries(machine, cpu) {
+        let first = entry.first_page;
+        if entry.address == address {
+            pages.extend(first..first + entry.pages);
+        } else if entry.table.is_some_and(|table| table.page() == address.page()) {
+            let size = u64::from(0x1000 / entry.pages);
+            pages.insert(first + ((address.0 & 0xfff) / size) as u32);
+        }
+    }
+    pages
+}
+
+/// An entry of a page directory.
+struct DirectoryEntry {
+    address: PhysicalAddress,
+    /// The number of the first linear page that it is for, and how many there are.
+    first_page: u32,
+    pages: u32,
+    /// The page table that it leads to.
+    table: Option<PhysicalAddress>,
+}
+
+fn directory_entries(machine: &Machine, cpu: &Cpu) -> Vec<DirectoryEntry> {
     if !cpu.cr0.contains(Cr0::PG) {
-        return tables;
+        return Vec::new();
     }
     let pae = cpu.cr4.contains(Cr4::PAE);
-    let directories: Vec<u64> = match pae {
+    let directories: Vec<(u32, u64)> = match pae {
         true => {
-            cpu.pdptes.iter().filter(|&entry| entry & PRESENT != 0).map(|e| e & PAE_TABLE).collect()
+            let numbered = (0..).zip(cpu.pdptes);
+            numbered.filter(|(_, e)| e & PRESENT != 0).map(|(n, e)| (n, e & PAE_TABLE)).collect()
         }
-        false => vec![u64::from(cpu.cr3) & TABLE],
+        false => vec![(0, u64::from(cpu.cr3) & TABLE)],
     };
     let (size, mask) = if pae { (8, PAE_TABLE) } else { (4, TABLE) };
-    for directory in directories {
-        tables.insert(PhysicalAddress(directory).page());
-        for at in (directory..directory + 0x1000).step_by(size) {
-            let address = PhysicalAddress(at);
+    let pages = 0x1000 / size;
+    let entries = directories.into_iter().flat_map(|(directory, start)| {
+        (0..pages).map(move |number| {
+            let address = PhysicalAddress(start + u64::from(number * size));
             let entry = match pae {
                 true => machine.memory.read_u64(address),
                 false => machine.memory.read_u32(address).into(),
             };
-            if entry & PRESENT != 0 && entry & LARGE == 0 {
-                tables.insert(PhysicalAddress(entry & mask).page());
+            let leads_on = entry & PRESENT != 0 && entry & LARGE == 0;
+            DirectoryEntry {
+                address,
+                first_page: (directory * pages + number) * pages,
+                pages,
+                table: leads_on.then_some(PhysicalAddress(entry & mask)),
             }
-        }
-    }
-    tables
+        })
+    });
+    entries.collect()
 }

@@ -4,16 +4,17 @@
 //! volume 3, 4.10.4.4). Programs that write over their own tables show which: that is no difference.
 
 use super::accessed;
+use super::way;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use machine::cpu::Cr4;
 use machine::memory::Page;
 use machine::{Machine, PhysicalAddress};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-const PRESENT: u32 = 1 << 0;
-const GLOBAL: u32 = 1 << 8;
+const PRESENT: u64 = 1 << 0;
+const GLOBAL: u64 = 1 << 8;
 /// The accessed and the dirty bit: the CPU's own.
-const USED: u32 = 3 << 5;
+const USED: u64 = 3 << 5;
 
 /// Instructions between the change of an entry and its flush that nobody minds.
 const IN_HAND: u64 = 4;
@@ -22,12 +23,19 @@ const IN_HAND: u64 = 4;
 pub(super) struct Watch {
     /// As they were last seen.
     tables: BTreeMap<u64, Page>,
-    /// Entries that were present, have changed, and were not flushed, and whether they are global.
-    stale: BTreeMap<u64, bool>,
+    /// Entries that were present, have changed, and were not flushed, by their addresses.
+    stale: BTreeMap<u64, Stale>,
     /// Instructions for which there was one.
     since: u64,
     cr3: u32,
     found: bool,
+}
+
+/// An entry of which a CPU may still use what it was.
+struct Stale {
+    is_global: bool,
+    /// The numbers of the linear pages that it leads to and that were not flushed one by one.
+    pages: BTreeSet<u32>,
 }
 
 impl Watch {
@@ -46,14 +54,12 @@ impl Watch {
         if machine.cpu.cr3 != self.cr3 || instruction.is_some_and(writes_control_register) {
             let keeps_global = machine.cpu.cr4.contains(Cr4::PGE)
                 && !instruction.is_some_and(|instruction| is_move_to(instruction, 4));
-            self.stale.retain(|_, &mut global| global && keeps_global);
+            self.stale.retain(|_, stale| stale.is_global && keeps_global);
             self.cr3 = machine.cpu.cr3;
             self.take(machine);
         }
-        // Which entry a page has is not looked up: one that has changed is the one that is meant.
-        let flushes_one = instruction.is_some_and(|i| i.mnemonic() == Mnemonic::Invlpg);
-        if flushes_one && self.stale.len() == 1 {
-            self.stale.clear();
+        if let Some(page) = instruction.and_then(|instruction| flushed(machine, instruction)) {
+            self.stale.retain(|_, stale| !stale.pages.remove(&page) || !stale.pages.is_empty());
         }
         self.since = if self.stale.is_empty() { 0 } else { self.since + 1 };
         self.found |= self.since > IN_HAND;
@@ -81,13 +87,10 @@ impl Watch {
             if *before == now {
                 continue;
             }
-            let entries = before.as_chunks::<4>().0.iter().zip(now.as_chunks::<4>().0);
-            for (at, (before, now)) in (address..).step_by(4).zip(entries) {
-                let [before, now] = [before, now].map(|bytes| u32::from_le_bytes(*bytes));
-                // The upper half of PAE's entries is 0 here, and not present.
-                if before & PRESENT != 0 && (before ^ now) & !USED != 0 {
-                    self.stale.insert(at, before & GLOBAL != 0);
-                }
+            for (at, entry) in changed_entries(machine, before, &now) {
+                let at = PhysicalAddress(address + at);
+                let pages = accessed::pages(machine, &machine.cpu, at);
+                self.stale.insert(at.0, Stale { is_global: entry & GLOBAL != 0, pages });
             }
             *before = now;
             changed = true;
@@ -115,14 +118,37 @@ pub(super) fn have_changed(machine: &Machine, before: &machine::Cpu) -> bool {
     tables.extend(accessed::tables(machine, before));
     kept.any(|(address, before)| {
         tables.contains(&address.page())
-            && machine.memory.page(address).is_some_and(|now| {
-                let entries = before.as_chunks::<4>().0.iter().zip(now.as_chunks::<4>().0);
-                entries.into_iter().any(|(before, now)| {
-                    let [before, now] = [before, now].map(|bytes| u32::from_le_bytes(*bytes));
-                    before & PRESENT != 0 && (before ^ now) & !USED != 0
-                })
-            })
+            && machine
+                .memory
+                .page(address)
+                .is_some_and(|now| changed_entries(machine, before, &now).next().is_some())
     })
+}
+
+/// The entries of a page table that were present and have changed: where they are in it, and what they
+/// were.
+fn changed_entries(
+    machine: &Machine,
+    before: &Page,
+    now: &Page,
+) -> impl Iterator<Item = (u64, u64)> {
+    let size = if machine.cpu.cr4.contains(Cr4::PAE) { 8 } else { 4 };
+    let value =
+        |bytes: &[u8]| bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+    let entries = before.chunks_exact(size).zip(now.chunks_exact(size));
+    let entries = entries.map(move |(before, now)| (value(before), value(now)));
+    let numbered = (0..).step_by(size).zip(entries);
+    let changed = |before: u64, now: u64| before & PRESENT != 0 && (before ^ now) & !USED != 0;
+    numbered.filter_map(move |(at, (before, now))| changed(before, now).then_some((at, before)))
+}
+
+/// The number of the page that INVLPG, just executed, has flushed.
+fn flushed(machine: &Machine, instruction: &Instruction) -> Option<u32> {
+    let cpu = &machine.cpu;
+    let is_done = instruction.mnemonic() == Mnemonic::Invlpg && cpu.eip == instruction.next_ip32();
+    let linear =
+        || instruction.virtual_address(0, 0, |register, _, _| Some(way::value(cpu, register)));
+    is_done.then(linear).flatten().map(|linear| linear as u32 >> 12)
 }
 
 fn writes_control_register(instruction: &Instruction) -> bool {

@@ -119,23 +119,24 @@ pub fn stores_x87_pointers(instruction: &Instruction) -> bool {
 /// reaches into another page is in two parts.
 fn used(machine: &Machine, instruction: &Instruction) -> Vec<Range<u64>> {
     const PAGE: u64 = 0x1000;
-    let cpu = &machine.cpu;
-    let value = |register: Register| {
-        let number = register.number();
-        match register.is_segment_register() {
-            true => cpu.segments[number].base.into(),
-            false => cpu.registers[number].into(),
-        }
-    };
     let mut factory = InstructionInfoFactory::new();
     let parts = factory.info(instruction).used_memory().iter().flat_map(|used| {
-        let start = used.virtual_address(0, |register, _, _| Some(value(register)));
+        let start = used.virtual_address(0, |register, _, _| Some(value(&machine.cpu, register)));
         let start = start.map_or(0, |start| u64::from(start as u32));
         let end = start + used.memory_size().size() as u64;
         let middle = end.min(start / PAGE * PAGE + PAGE);
         [start..middle, middle..end]
     });
     parts.filter(|part| !part.is_empty()).collect()
+}
+
+/// What a register adds to a linear address: a segment register its base.
+pub(super) fn value(cpu: &Cpu, register: Register) -> u64 {
+    let number = register.number();
+    match register.is_segment_register() {
+        true => cpu.segments[number].base.into(),
+        false => cpu.registers[number].into(),
+    }
 }
 
 fn meet(left: &Range<u64>, right: &Range<u64>) -> bool {
