@@ -169,7 +169,7 @@ fn are_shadow_selectors(finding: &Finding) -> bool {
         matches!(difference, Difference::Memory { length: 1..=2, values: [native, _], .. }
             if native.first().is_some_and(|low| low & LOCAL_RING_3 == LOCAL_RING_3))
     };
-    finding.what == What::State
+    matches!(finding.what, What::State | What::StrayWrites)
         && !finding.differences.is_empty()
         && finding.differences.iter().all(is_selector)
 }
