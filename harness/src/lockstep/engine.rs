@@ -11,7 +11,7 @@ use super::open;
 use super::reference::{Origin, Reference};
 use super::runner;
 use super::stale;
-use super::way::Way;
+use super::way;
 use emulator::Outcome;
 use machine::host_time::processor_nanos;
 use machine::signals::Request;
@@ -357,6 +357,8 @@ impl Lockstep {
         };
         let origin = Origin { base: &self.base, events: &self.events, count: 0 };
         let open = open::on_the_way(&mut self.reference, &origin, &self.events, u64::MAX);
+        let taken = self.strategy.taken();
+        let way = way::way(&mut self.reference, &origin, &self.events, u64::MAX, &taken);
         Ok(Some(Box::new(Finding {
             strategy: self.strategy.id(),
             what: What::StrayWrites,
@@ -369,7 +371,7 @@ impl Lockstep {
             differences,
             trail: Vec::new(),
             open,
-            way: Way::default(),
+            way,
             asked: None,
         })))
     }
