@@ -1,6 +1,8 @@
 //! What a difference comes to: a finding, or one that is stated, or left open by the architecture.
 
-use super::repertoire::{X87_POINTERS, exclusion, leads_astray, runs_natively};
+use super::repertoire::{
+    X87_POINTERS, exclusion, leads_astray, runs_natively, stores_data_selector,
+};
 use super::worker::Verdict;
 use crate::lockstep::{Finding, Place, What};
 use crate::strategies::{self, Variant};
@@ -51,6 +53,10 @@ pub(super) fn judge(strategy: Variant, finding: &Finding) -> Verdict {
     if let Some(verdict) = finding.culprit().and_then(|it| judge_culprit(strategy, finding, &it)) {
         return verdict;
     }
+    if runs_natively(strategy) && has_popped_in_part(finding) {
+        let why = "POPA or POPAD: how much is loaded before a fault is the CPU's choice";
+        return Verdict::Open(why.to_owned());
+    }
     let astray = |it: &Instruction| Some((it.mnemonic(), leads_astray(strategy, it)?));
     if let Some((mnemonic, why)) = finding.way.executed.iter().find_map(astray) {
         return Verdict::Stated(format!("{mnemonic:?}: {why}"));
@@ -66,9 +72,6 @@ fn judge_culprit(strategy: Variant, finding: &Finding, culprit: &Instruction) ->
     }
     if finding.what != What::State || !runs_natively(strategy) {
         return None;
-    }
-    if is_pop_of_all(culprit) {
-        return Some(Verdict::Open(named("how much is loaded before a fault is the CPU's choice")));
     }
     is_prefixed_trap(culprit).then(|| {
         Verdict::Stated(named("the CPU tells where it ends, and not where its prefixes begin"))
@@ -162,16 +165,26 @@ fn writes_over_itself(instruction: &Instruction, before: &Cpu) -> bool {
         .any(|at| u64::from(here.wrapping_add(at).wrapping_sub(start)) < bytes)
 }
 
-/// Whether nothing differs but words in memory that are selectors of the LDT with RPL 3.
+/// Whether nothing differs but words in memory that are selectors of the LDT with RPL 3; or where one was
+/// stored on the way, some word or register, and what the guest made of it.
 fn are_shadow_selectors(finding: &Finding) -> bool {
     const LOCAL_RING_3: u8 = 7;
-    let is_selector = |difference: &Difference| {
+    let is_shadow = |low: u8| low & LOCAL_RING_3 == LOCAL_RING_3;
+    let is_word = |difference: &Difference| {
         matches!(difference, Difference::Memory { length: 1..=2, values: [native, _], .. }
-            if native.first().is_some_and(|low| low & LOCAL_RING_3 == LOCAL_RING_3))
+            if native.first().is_some_and(|&low| is_shadow(low)))
     };
+    let is_register = |difference: &Difference| {
+        matches!(difference, Difference::Cpu { values: [native, _], .. }
+            if *native <= u128::from(u16::MAX) && is_shadow(*native as u8))
+    };
+    let differences = || finding.differences.iter();
     matches!(finding.what, What::State | What::StrayWrites)
         && !finding.differences.is_empty()
-        && finding.differences.iter().all(is_selector)
+        && match finding.way.executed.iter().any(stores_data_selector) {
+            true => differences().any(|each| is_word(each) || is_register(each)),
+            false => differences().all(is_word),
+        }
 }
 
 /// Whether nothing differs but memory.
@@ -294,8 +307,11 @@ fn wraps_within(instruction: &Instruction, registers: &[u32; 8]) -> bool {
         && offset.is_some_and(|offset| (offset & 0xffff) + size as u64 > 0x1_0000)
 }
 
-fn is_pop_of_all(instruction: &Instruction) -> bool {
-    matches!(instruction.mnemonic(), Mnemonic::Popa | Mnemonic::Popad)
+/// Whether all registers were to be popped, and that was found or raised an exception.
+fn has_popped_in_part(finding: &Finding) -> bool {
+    let mut faults = finding.way.faults.iter().map(|fault| fault.instruction);
+    let pops_all = |it: Instruction| matches!(it.mnemonic(), Mnemonic::Popa | Mnemonic::Popad);
+    finding.what == What::State && (finding.culprit().is_some_and(pops_all) || faults.any(pops_all))
 }
 
 /// Whether nothing differs but the RPL of null selectors.

@@ -38,10 +38,8 @@ pub(super) fn exclusion(strategy: Variant, instruction: &Instruction) -> Option<
 /// segments that are stored are not among it: every handler stores them, and loads them again.
 pub(super) fn leads_astray(strategy: Variant, instruction: &Instruction) -> Option<String> {
     use Mnemonic::{Enter, Pusha, Pushad};
-    let stores_selector =
-        segment_register_read(instruction).is_some_and(|register| register != Register::CS);
     let is_left_open = matches!(instruction.mnemonic(), Enter | Pusha | Pushad);
-    match strategies::can_watch(strategy) && !stores_selector && !is_left_open {
+    match strategies::can_watch(strategy) && !stores_data_selector(instruction) && !is_left_open {
         true => exclusion(strategy, instruction),
         false => None,
     }
@@ -131,8 +129,16 @@ fn sensitive_workload(instruction: &Instruction) -> Option<&'static str> {
     })
 }
 
+/// Whether a MOV or PUSH stores a selector other than CS.
+pub(super) fn stores_data_selector(instruction: &Instruction) -> bool {
+    segment_register_read(instruction).is_some_and(|register| register != Register::CS)
+}
+
 /// The segment register that a MOV or PUSH stores.
 fn segment_register_read(instruction: &Instruction) -> Option<Register> {
+    if !matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Push) {
+        return None;
+    }
     let operand = instruction.op_count().checked_sub(1)?;
     let is_register = instruction.op_kind(operand) == OpKind::Register;
     let register = instruction.op_register(operand);
