@@ -53,8 +53,8 @@ impl Exit {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct Target {
-    /// Minus (epoch, EIP): the code can add without touching the flags, and compare with zero.
-    pub(crate) negated_key: u64,
+    /// (epoch, EIP).
+    pub(crate) key: u64,
     pub(crate) host: u64,
 }
 
@@ -108,11 +108,11 @@ impl SoftTlb {
     }
 }
 
-/// Minus no key: its epoch is never given out.
-const NO_KEY: u64 = 1;
+/// No key: its epoch is never given out.
+const NO_KEY: u64 = 0;
 
-fn negated_key(eip: u32, epoch: u32) -> u64 {
-    (u64::from(epoch) << 32 | u64::from(eip)).wrapping_neg()
+fn key(eip: u32, epoch: u32) -> u64 {
+    u64::from(epoch) << 32 | u64::from(eip)
 }
 
 /// The context. It stays where it is: translated code and a signal handler hold pointers to it.
@@ -212,24 +212,23 @@ impl Context {
 
     /// Empties the table of targets.
     pub(crate) fn forget_targets(&mut self) {
-        self.targets.fill(Target { negated_key: NO_KEY, host: 0 });
+        self.targets.fill(Target { key: NO_KEY, host: 0 });
     }
 
     /// The unit for an EIP, if the table of targets has it.
     pub(crate) fn target(&self, eip: u32, epoch: u32) -> Option<u64> {
         let target = &self.targets[eip as usize % TARGETS];
-        (target.negated_key == negated_key(eip, epoch)).then_some(target.host)
+        (target.key == key(eip, epoch)).then_some(target.host)
     }
 
     /// Enters a unit into the table of targets.
     pub(crate) fn set_target(&mut self, eip: u32, epoch: u32, host: u64) {
-        let negated_key = negated_key(eip, epoch);
-        self.targets[eip as usize % TARGETS] = Target { negated_key, host };
+        self.targets[eip as usize % TARGETS] = Target { key: key(eip, epoch), host };
     }
 
     /// Takes an EIP out of the table of targets, whatever its epoch.
     pub(crate) fn forget_target(&mut self, eip: u32) {
-        self.targets[eip as usize % TARGETS].negated_key = NO_KEY;
+        self.targets[eip as usize % TARGETS].key = NO_KEY;
     }
 
     /// Whether a kick has come.

@@ -8,7 +8,7 @@
 use crate::calls::{self, CALLS, Call};
 use crate::context::{Context, Exit, TARGETS, Target, at, cpu};
 use crate::emit::{
-    Address, Emitter, R8, R9, R10, R11, R12, R13, R15, RAX, RCX, Reg, context, guest,
+    Address, Emitter, R8, R9, R11, R12, R13, R15, RAX, RCX, Reg, condition, context, guest,
 };
 
 const RSP: Reg = Reg(4);
@@ -26,12 +26,16 @@ pub(crate) struct Stubs {
     pub(crate) lookup: u64,
     /// Leaves with [`Exit::Lookup`] and the target in R8.
     pub(crate) lookup_exit: u64,
+    /// The same with the flags held.
+    pub(crate) lookup_missed: u64,
     pub(crate) fpu_load: u64,
     pub(crate) fpu_ready: u64,
     /// Loads the guest's floating-point state and goes to the context's `resume`.
     pub(crate) fpu_resume: u64,
     /// What a RET without its CALL returns to.
     pub(crate) return_missed: u64,
+    /// Where a RET goes on that came to another CALL's return site; with the flags held.
+    pub(crate) return_strayed: u64,
     /// What translated code calls.
     pub(crate) calls: [u64; CALLS],
 }
@@ -58,13 +62,17 @@ pub(crate) fn emit(e: &mut Emitter) -> Stubs {
     e.store(context(at::EXIT_EIP), R8);
     let hole = e.jump();
     e.aim(hole, stubs.exit);
+    stubs.lookup_missed = e.here();
+    e.release_flags();
     stubs.lookup_exit = e.here();
     e.store(context(at::EXIT_EIP), R8);
     e.store_constant(context(at::REASON), Exit::Lookup as u32);
     let hole = e.jump();
     e.aim(hole, stubs.exit);
+    stubs.return_strayed = e.here();
+    e.release_flags();
     stubs.lookup = e.here();
-    lookup(e, stubs.lookup_exit);
+    lookup(e, stubs.lookup_missed);
     stubs.return_missed = e.here();
     // RSP is above the sentinel that was popped.
     e.lea64(RSP, Address::new(RSP, -8));
@@ -149,19 +157,21 @@ fn fpu_load(e: &mut Emitter, fpu_ready: u64) {
     e.raw(&[0xc3]);
 }
 
-/// Jumps to the unit for the EIP in R8, by the table of targets; to `missed` if it is not there.
+/// Jumps to the unit for the EIP in R8, by the table of targets; to `missed`, with the flags held, if it
+/// is not there.
+///
+/// The jump that is taken as a rule is the last one only: what else is taken dilutes the history by
+/// which the host's CPU foretells the guest's own jumps.
 pub(crate) fn lookup(e: &mut Emitter, missed: u64) {
     e.copy16(R9, R8);
     e.lea64(R9, Address::indexed(R9, R9, 1, 0));
-    e.load64(R10, Address::indexed(R13, R9, 8, at::TARGETS));
     e.load64(R11, context(at::EPOCH));
     e.lea64(R11, Address::indexed(R11, R8, 1, 0));
-    e.copy64(R12, RCX);
-    e.lea64(RCX, Address::indexed(R11, R10, 1, 0));
-    e.unless_zero(|e| {
-        let hole = e.jump();
-        e.aim(hole, missed);
-    });
+    e.hold_flags();
+    e.compare64(R11, Address::indexed(R13, R9, 8, at::TARGETS));
+    let hole = e.jump_if(condition::NOT_ZERO);
+    e.aim(hole, missed);
+    e.release_flags();
     e.jump_through(Address::indexed(R13, R9, 8, at::TARGETS + 8));
 }
 

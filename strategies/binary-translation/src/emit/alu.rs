@@ -113,18 +113,28 @@ impl Emitter {
         self.memory(&[0x65, 0x67], true, &[0x8b], to.0, from);
     }
 
-    /// Sets EAX and the arithmetic flags aside in R12 and R11.
-    pub(crate) fn set_flags_aside(&mut self) {
+    /// Sets EAX aside in R12 and the arithmetic flags in EAX, which has to stay as it is.
+    pub(crate) fn hold_flags(&mut self) {
         self.copy64(super::R12, super::RAX);
         self.raw(&[0x9f, 0x0f, 0x90, 0xc0]); // lahf; seto al
+    }
+
+    /// Takes both back.
+    pub(crate) fn release_flags(&mut self) {
+        self.raw(&[0x04, 0x7f, 0x9e]); // add al, 127; sahf
+        self.copy64(super::RAX, super::R12);
+    }
+
+    /// Sets EAX and the arithmetic flags aside in R12 and R11.
+    pub(crate) fn set_flags_aside(&mut self) {
+        self.hold_flags();
         self.copy(super::R11, super::RAX);
     }
 
     /// Takes both back.
     pub(crate) fn take_flags_back(&mut self) {
         self.copy(super::RAX, super::R11);
-        self.raw(&[0x04, 0x7f, 0x9e]); // add al, 127; sahf
-        self.copy64(super::RAX, super::R12);
+        self.release_flags();
     }
 
     /// Lets the flags be those of an EFLAGS image, which is used up; with EAX in R12.
@@ -136,7 +146,6 @@ impl Emitter {
         self.copy8(image, image);
         self.shift_left(image, 8);
         self.alu(Alu::Or, rax, image);
-        self.raw(&[0x04, 0x7f, 0x9e]); // add al, 127; sahf
-        self.copy64(rax, super::R12);
+        self.release_flags();
     }
 }

@@ -8,8 +8,7 @@
 
 use super::{Cold, Next, OPTIONS, PlaceKind, Request, Translator};
 use crate::class::{self, Class};
-use crate::context::at;
-use crate::emit::{Address, R8, R12, R14, RCX, context};
+use crate::emit::{Address, Alu, R8, R14, condition};
 use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 /// Instructions that are looked at to see whether a unit jumps to its own start.
@@ -197,10 +196,13 @@ impl Translator<'_> {
     fn return_site(&mut self, eip: u32) {
         self.returns.push(self.e.offset() as u32);
         self.fpu_ready = false;
-        // Without the flags, even if they die here: R8 may be another place, where they do not.
-        self.e.copy64(R12, RCX);
-        self.e.lea(RCX, Address::new(R8, eip.wrapping_neg() as i32));
-        self.e.unless_zero(|e| e.jump_through(context(at::LOOKUP)));
+        // The flags are held even if they die here: R8 may be another place, where they do not. (JRCXZ
+        // needs none, but is taken as a rule, and that costs more: see `stubs::lookup`.)
+        self.e.hold_flags();
+        self.e.alu_constant(Alu::Cmp, R8, eip);
+        let hole = self.e.jump_if(condition::NOT_ZERO);
+        self.e.aim(hole, self.stubs.return_strayed);
+        self.e.release_flags();
     }
 
     fn ret(&mut self, i: &Instruction) -> Option<Next> {
@@ -250,7 +252,7 @@ impl Translator<'_> {
 
     /// Goes to the EIP in R8.
     pub(super) fn lookup(&mut self) {
-        crate::stubs::lookup(&mut self.e, self.stubs.lookup_exit);
+        crate::stubs::lookup(&mut self.e, self.stubs.lookup_missed);
     }
 }
 

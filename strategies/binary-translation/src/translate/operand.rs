@@ -106,19 +106,13 @@ impl Translator<'_> {
 
     /// Computes base plus index plus displacement plus `extra`.
     fn effective_address(&mut self, i: &Instruction, to: Reg, extra: i32) {
-        let displacement = (i.memory_displacement32() as i32).wrapping_add(extra);
-        let host = |register: Register| guest(register.number() as u8);
-        let index = match i.memory_index() {
-            Register::None => None,
-            register => Some((host(register), i.memory_index_scale() as u8)),
-        };
-        match (i.memory_base(), index) {
-            (Register::None, None) => self.e.constant(to, displacement as u32),
-            (Register::None, Some((index, scale))) => {
-                self.e.constant(to, displacement as u32);
-                self.e.lea(to, Address::indexed(to, index, scale, 0));
-            }
-            (base, index) => self.e.lea(to, Address { base: host(base), index, displacement }),
+        if i.memory_base() != Register::None {
+            self.e.lea(to, addressed(i, i.memory_base(), extra));
+            return;
+        }
+        self.e.constant(to, (i.memory_displacement32() as i32).wrapping_add(extra) as u32);
+        if let Some((index, scale)) = index(i) {
+            self.e.lea(to, Address::indexed(to, index, scale, 0));
         }
     }
 
@@ -129,17 +123,27 @@ impl Translator<'_> {
         Address::new(R8, extra)
     }
 
+    /// The same as it is, where it has a base and its segment has none.
+    fn operand_address(&mut self, i: &Instruction) -> Address {
+        match i.memory_base() {
+            Register::None => self.guest_address(i, 0),
+            _ if has_own_base(i) => self.guest_address(i, 0),
+            base => addressed(i, base, 0),
+        }
+    }
+
     /// Loads the 32-bit memory operand into R8; false if it cannot be reached.
     pub(super) fn load_operand(&mut self, i: &Instruction) -> bool {
         if !self.can_reach(i) {
             return false;
         }
-        self.linear_address(i, R8);
         if self.is_soft(i) {
+            self.linear_address(i, R8);
             let found = self.soft_address(i, 4, false);
             self.e.load(R8, found);
         } else {
-            self.e.guest_load(R8, Address::new(R8, 0), 4);
+            let from = self.operand_address(i);
+            self.e.guest_load(R8, from, 4);
         }
         true
     }
@@ -216,6 +220,18 @@ impl Translator<'_> {
             }
         }
     }
+}
+
+/// The memory operand's base, index and displacement, with `extra` added.
+fn addressed(i: &Instruction, base: Register, extra: i32) -> Address {
+    let displacement = (i.memory_displacement32() as i32).wrapping_add(extra);
+    Address { base: guest(base.number() as u8), index: index(i), displacement }
+}
+
+fn index(i: &Instruction) -> Option<(Reg, u8)> {
+    let register = i.memory_index();
+    let host = || (guest(register.number() as u8), i.memory_index_scale() as u8);
+    (register != Register::None).then(host)
 }
 
 /// The same instruction with host registers, as 64-bit mode encodes it.

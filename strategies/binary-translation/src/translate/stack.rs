@@ -101,13 +101,14 @@ impl Translator<'_> {
     fn pop(&mut self, i: &Instruction) -> bool {
         let after = Address::new(R14, 4);
         if i.op0_kind() == OpKind::Register && i.op0_register().is_gpr32() {
-            match self.stack_access(i, 0, 4, false) {
-                Some(soft) => self.e.load(R8, soft),
-                None => self.e.guest_load(R8, Address::new(R14, 0), 4),
-            }
             let register = self.register(i.op0_register());
-            self.e.lea(R14, after);
-            self.e.copy(register, R8);
+            match self.stack_access(i, 0, 4, false) {
+                Some(soft) => self.e.load(register, soft),
+                None => self.e.guest_load(register, Address::new(R14, 0), 4),
+            }
+            if register != R14 {
+                self.e.lea(R14, after);
+            }
             self.come_back(i);
             return true;
         }
