@@ -314,11 +314,19 @@ fn has_popped_in_part(finding: &Finding) -> bool {
     finding.what == What::State && (finding.culprit().is_some_and(pops_all) || faults.any(pops_all))
 }
 
-/// Whether nothing differs but the RPL of null selectors.
+/// Whether nothing differs but the RPL of null selectors, in registers, or in memory where one was loaded on
+/// the way.
 fn are_marked_nulls(finding: &Finding) -> bool {
-    let is_null = |difference: &Difference| {
-        matches!(difference, Difference::Cpu { field, values: [left, right] }
-            if field.part == "selector" && *left < 4 && *right < 4)
+    const RPL: u8 = 3;
+    let loaded = finding.way.selectors.iter().any(|&(_, selector)| selector <= RPL.into());
+    let is_null = |difference: &Difference| match difference {
+        Difference::Cpu { field, values } => {
+            field.part == "selector" && values.iter().all(|&value| value <= RPL.into())
+        }
+        Difference::Memory { length: 1, values, .. } => {
+            loaded && values.iter().flatten().all(|&low| low <= RPL)
+        }
+        _ => false,
     };
     finding.what == What::State
         && !finding.differences.is_empty()
