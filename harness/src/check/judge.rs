@@ -118,7 +118,8 @@ fn left_open(finding: &Finding) -> Option<&'static str> {
     let is_device = |cpu: &Cpu| cpu.paging() && u64::from(cpu.cr3) >= layout::MEMORY;
     // Bytes of code that are in no memory.
     let code = finding.block.first().is_some_and(|line| line.text.contains("??"));
-    if code || is_fetch(finding) {
+    let is_about_devices = matches!(finding.what, What::Unasked(_) | What::Inputs(_));
+    if code || is_fetch(finding) || is_about_devices && finding.way.runs_devices {
         Some("how often code is fetched from device memory is the CPU's choice")
     } else if is_device(&finding.before) || is_device(&finding.stopped) {
         Some("how often page tables in device memory are read is the CPU's choice")

@@ -4,6 +4,7 @@ use super::open::MOST;
 use super::reference::{Origin, Reference};
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use machine::cpu::Cr4;
+use machine::memory::PageKind;
 use machine::tap::Event;
 use machine::{Cpu, LinearAddress, Machine, PhysicalAddress};
 use std::collections::{BTreeSet, HashSet};
@@ -23,6 +24,8 @@ pub struct Way {
     pub selectors: BTreeSet<(u8, u16)>,
     /// Whether an instruction was or used memory at linear addresses that the strategy has taken for itself.
     pub meets_taken: bool,
+    /// Whether an instruction was in device memory.
+    pub runs_devices: bool,
 }
 
 /// An instruction that raised an exception.
@@ -59,6 +62,7 @@ pub(super) fn way(
         });
         let here = u64::from(machine.cpu.instruction_address().0);
         way.meets_taken |= taken.iter().any(|taken| taken.contains(&here));
+        way.runs_devices |= is_in_device_memory(machine);
         let Some(instruction) = instruction else { return Some(()) };
         if known.insert(*instruction) {
             way.executed.push(*instruction);
@@ -77,6 +81,12 @@ pub(super) fn way(
         way.faults.extend(last);
     }
     way
+}
+
+/// Whether the next instruction is in device memory.
+fn is_in_device_memory(machine: &mut Machine) -> bool {
+    let found = emulator::mapping(machine, machine.cpu.instruction_address());
+    found.is_some_and(|found| matches!(machine.memory.page_kind(found.physical), PageKind::Device))
 }
 
 fn exceptions(machine: &Machine) -> u64 {
