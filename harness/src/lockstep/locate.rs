@@ -203,7 +203,8 @@ impl Search<'_> {
         let there = missed.closest.as_ref().filter(|visit| visit.distance == 0);
         let until = there.map_or(stretch.bound(), |visit| visit.at);
         let open = open::on_the_way(self.reference, &origin, &stretch.events, until);
-        let way = way::way(self.reference, &origin, &stretch.events, until, &self.taken);
+        // Another turn of a loop may have the same registers.
+        let way = way::way(self.reference, &origin, &stretch.events, stretch.bound(), &self.taken);
         let mut differences = Vec::new();
         if let Some(visit) = &missed.closest {
             self.reference.go_to(&origin);
