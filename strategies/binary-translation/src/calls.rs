@@ -6,7 +6,7 @@
 
 use crate::context::{Context, at};
 use crate::emit::{Address, Alu, Emitter, Reg, condition, context};
-use crate::emit::{R8, R9, R10, R11, R12, R13, RAX, RCX, RDI, RDX, RSI};
+use crate::emit::{R8, R9, R10, R11, R12, R13, R15, RAX, RCX, RDI, RDX, RSI};
 use machine::{Machine, Selector};
 
 const RSP: Reg = Reg(4);
@@ -114,6 +114,8 @@ pub(crate) fn stub(e: &mut Emitter, call: Call, lookup_exit: u64) {
     e.copy(RSI, R8);
     e.copy(RDX, R12);
     e.call_through(context(at::FUNCTIONS + 8 * call as i32));
+    // A kick may have come while it ran.
+    e.load64(R15, context(at::POLL));
     e.load64(RSP, context(at::STACK));
     e.copy64(R8, RAX);
     e.load(RCX, context(at::DIRECTION));

@@ -119,7 +119,8 @@ fn key(eip: u32, epoch: u32) -> u64 {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Context {
-    /// Points to a byte that polls read. A kick makes it non-canonical by its highest byte …
+    /// Points to what polls read, and is in R15 while translated code runs. A kick makes both
+    /// non-canonical, this by its highest byte …
     pub(crate) poll: u64,
     /// … and this one match no target, by its lowest: (epoch, 0).
     pub(crate) epoch: u64,

@@ -18,9 +18,11 @@ const RSI: Reg = Reg(6);
 /// Host addresses of the fixed parts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stubs {
+    pub(crate) exit: u64,
     /// `extern "sysv64" fn(*mut Context, unit: u64)`.
     pub(crate) enter: u64,
-    pub(crate) exit: u64,
+    /// From here on R15 is what polls read by, until [`exit`](Self::exit).
+    pub(crate) polling: u64,
     /// Where a signal's return goes.
     pub(crate) fault: u64,
     pub(crate) lookup: u64,
@@ -45,15 +47,18 @@ const FX_POINTERS: [i32; 2] = [8, 16];
 
 /// Emits the fixed parts.
 pub(crate) fn emit(e: &mut Emitter) -> Stubs {
-    let mut stubs = Stubs { fpu_ready: e.here(), ..Stubs::default() };
+    let mut stubs = Stubs { exit: e.here(), ..Stubs::default() };
+    let fpu_hole = exit(e);
+    stubs.enter = e.here();
+    stubs.polling = enter(e);
+    stubs.fpu_ready = e.here();
     e.raw(&[0xc3]);
     stubs.fpu_load = e.here();
+    e.aim(fpu_hole, stubs.fpu_load);
     fpu_load(e, stubs.fpu_ready);
     stubs.fpu_resume = e.here();
     e.call_through(context(at::FPU_ENSURE));
     e.jump_through(context(at::RESUME));
-    stubs.exit = e.here();
-    exit(e, stubs.fpu_load);
     stubs.fault = e.here();
     e.store_constant(context(at::REASON), Exit::Fault as u32);
     e.store64(context(at::BORROWED), R12);
@@ -82,12 +87,11 @@ pub(crate) fn emit(e: &mut Emitter) -> Stubs {
         *stub = e.here();
         calls::stub(e, call, stubs.lookup_exit);
     }
-    stubs.enter = e.here();
-    enter(e);
     stubs
 }
 
-fn enter(e: &mut Emitter) {
+/// Returns where R15 has been set.
+fn enter(e: &mut Emitter) -> u64 {
     for register in [0x53, 0x55] {
         e.raw(&[register]);
     }
@@ -95,10 +99,11 @@ fn enter(e: &mut Emitter) {
         e.raw(&[0x41, register]);
     }
     e.copy64(R13, RDI);
+    e.load64(R15, context(at::POLL));
+    let polling = e.here();
     e.copy64(R11, RSI);
     e.store64(context(at::HOST_STACK), RSP);
     e.load64(RSP, context(at::STACK));
-    e.load64(R15, context(at::WINDOW));
     e.load(RCX, context(at::DIRECTION));
     let upward = e.short(&[0xe3]);
     e.raw(&[0xfd]); // std
@@ -111,9 +116,11 @@ fn enter(e: &mut Emitter) {
     }
     // jmp r11
     e.raw(&[0x41, 0xff, 0xe3]);
+    polling
 }
 
-fn exit(e: &mut Emitter, fpu_load: u64) {
+/// Returns where the address of what loads the floating-point state goes.
+fn exit(e: &mut Emitter) -> usize {
     e.load64(R9, context(at::CPU));
     for number in 0..8 {
         e.store(Address::new(R9, cpu::REGISTERS + 4 * i32::from(number)), guest(number));
@@ -135,8 +142,7 @@ fn exit(e: &mut Emitter, fpu_load: u64) {
     e.raw(&at::HOST_MXCSR.to_le_bytes());
     e.store_constant(context(at::FPU_LIVE), 0);
     e.store_constant(context(at::FPU_STORED), 1);
-    let hole = e.lea_here(RAX);
-    e.aim(hole, fpu_load);
+    let fpu_load = e.lea_here(RAX);
     e.store64(context(at::FPU_ENSURE), RAX);
     e.land_short(without);
     e.load64(RSP, context(at::HOST_STACK));
@@ -144,6 +150,7 @@ fn exit(e: &mut Emitter, fpu_load: u64) {
         e.raw(&[0x41, register]);
     }
     e.raw(&[0x5d, 0x5b, 0xc3]);
+    fpu_load
 }
 
 /// Loads the guest's floating-point state.

@@ -43,11 +43,17 @@ extern "C" fn on_kick(
 pub(crate) unsafe fn raise(context: *mut libc::ucontext_t) {
     // SAFETY: as promised.
     unsafe { translated::break_string_off(context) };
-    set_flags();
+    // SAFETY: as promised.
+    unsafe { fail_polls(context) };
 }
 
-/// Sets the bytes that this thread's kicks set; safe in a signal handler.
-pub(crate) fn set_flags() {
+/// Sets the bytes and lets polls fail, and leaves the instruction alone that the signal came to.
+///
+/// # Safety
+/// As [`raise`].
+pub(crate) unsafe fn fail_polls(context: *mut libc::ucontext_t) {
+    // SAFETY: as promised.
+    unsafe { translated::fail_polls(context) };
     for flag in [FLAG.get(), SECOND.get()] {
         if !flag.is_null() {
             // SAFETY: `Kick::new` had the promise that the byte stays valid, and the pointer is

@@ -181,7 +181,8 @@ pub(crate) unsafe extern "C" fn host_signal(
     if !area.is_null() && unsafe { (*area).kicked.load(Ordering::Relaxed) } != 0 {
         // The timer's signal that came right behind this one, at the handler's first instruction,
         // could only leave its mark.
-        kick::set_flags();
+        // SAFETY: the kernel's context.
+        unsafe { kick::fail_polls(context.cast()) };
     }
     // SAFETY: as above.
     if signal == libc::SIGSEGV && !area.is_null() && unsafe { time_stamp::give_back(&*area) } {

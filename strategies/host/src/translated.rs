@@ -34,6 +34,9 @@ thread_local! {
 /// iterations.
 pub const KICK: u32 = 1 << 8;
 
+/// What makes an address of the user's half one of neither half.
+const NOT_CANONICAL: i64 = 1 << 56;
+
 /// What the handler saw.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -53,6 +56,8 @@ pub struct Fault {
 pub struct Region {
     /// The addresses of translated code.
     pub code: Range<u64>,
+    /// From here on in it R15 is what polls read by; what lies before it leads in and out.
+    pub polling: u64,
     /// Where a fault goes on, with all registers unchanged.
     pub exit: u64,
     /// What the handler fills in before that.
@@ -163,6 +168,20 @@ pub(crate) unsafe fn break_string_off(context: *mut libc::ucontext_t) {
     saved[libc::REG_RIP as usize] = region.exit as i64;
 }
 
+/// Makes the next poll fail of the code that a signal came to, if that is translated: then R15 is no
+/// address any more. Safe in a signal handler.
+///
+/// # Safety
+/// Within a signal handler, with the kernel's context.
+pub(crate) unsafe fn fail_polls(context: *mut libc::ucontext_t) {
+    // SAFETY: the kernel's frame, and a region that is set for as long as it lives.
+    let (saved, region) = unsafe { (&mut (*context).uc_mcontext.gregs, REGION.get().as_ref()) };
+    let rip = saved[libc::REG_RIP as usize] as u64;
+    if region.is_some_and(|region| (region.polling..region.code.end).contains(&rip)) {
+        saved[libc::REG_R15 as usize] |= NOT_CANONICAL;
+    }
+}
+
 /// Whether these bytes begin a repeated string instruction on memory, as the translator writes it.
 fn repeats(code: [u8; 3]) -> bool {
     let [prefix, second, third] = code;
@@ -195,6 +214,8 @@ extern "C" fn on_fault(
     const PAGE_FAULT: u32 = 14;
     if trap == PAGE_FAULT && region.stack_guard.contains(&address) {
         saved[libc::REG_RSP as usize] = region.stack_top as i64;
+        // A kick that came right behind this signal did not find translated code.
+        saved[libc::REG_R15 as usize] |= NOT_CANONICAL;
         return;
     }
     let fault = Fault {

@@ -186,6 +186,7 @@ impl Engine {
         self.activate(m)?;
         let region = Region {
             code: self.cache.memory().range(),
+            polling: self.cache.stubs.polling,
             exit: self.cache.stubs.fault,
             fault: &raw mut self.context.fault,
             stack_guard: self.cache.memory().stack_guard(),

@@ -30,7 +30,7 @@ mod system;
 
 use crate::class::{self, Class};
 use crate::context::{Exit, at};
-use crate::emit::{Address, Emitter, R8, R12, Reg, context};
+use crate::emit::{Address, Emitter, R8, R12, R15, Reg, context};
 use crate::mode::Mode;
 use crate::sites::Sites;
 use crate::stubs::Stubs;
@@ -277,11 +277,10 @@ impl Translator<'_> {
         }
     }
 
-    /// Reads what a kick makes unreadable; the guest is then about to execute `eip`.
+    /// Reads by the pointer that a kick makes unusable; the guest is then about to execute `eip`.
     fn poll(&mut self, eip: u32) {
         self.place(eip, PlaceKind::Poll);
-        self.e.load64(R12, context(at::POLL));
-        self.e.load(R12, Address::new(R12, 0));
+        self.e.load(R12, Address::new(R15, 0));
     }
 
     /// Emits what lies off the common path.

@@ -6,7 +6,8 @@
 //! architecture says.
 
 use super::Translator;
-use crate::emit::{Address, R15, RDI, RSI};
+use crate::context::at;
+use crate::emit::{Address, R8, RDI, RSI, context};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 impl Translator<'_> {
@@ -23,11 +24,12 @@ impl Translator<'_> {
             return false;
         }
         // A 16-bit counter comes with 16-bit pointers.
+        self.e.load64(R8, context(at::WINDOW));
         if source {
-            self.e.lea64(RSI, Address::indexed(RSI, R15, 1, 0));
+            self.e.lea64(RSI, Address::indexed(RSI, R8, 1, 0));
         }
         if destination {
-            self.e.lea64(RDI, Address::indexed(RDI, R15, 1, 0));
+            self.e.lea64(RDI, Address::indexed(RDI, R8, 1, 0));
         }
         if i.has_repne_prefix() {
             self.e.raw(&[0xf2]);
