@@ -9,13 +9,12 @@ use crate::mode::Mode;
 use crate::view::{Touch, View};
 use host::Error;
 use machine::cpu::{Cr0, Cr4};
-use machine::{Machine, PhysicalAddress};
+use machine::{Machine, PhysicalAddress, page_table};
 use std::ops::Range;
 
 const PAGE: usize = 4096;
 const FOUR_MIB: u64 = 4 << 20;
 const TWO_MIB: u64 = 2 << 20;
-const ACCESSED_AND_DIRTY: u64 = 0x60;
 /// Page-table pages that are remembered; one more empties the windows.
 const MOST_TABLES: usize = 1 << 10;
 
@@ -280,28 +279,10 @@ impl Space {
 impl Table {
     /// Finds the entries that changed since the copy was made, and brings the copy up to date.
     fn compare(&mut self, m: &Machine, size: usize, changed: &mut Vec<Range<u64>>) {
-        let Some(now) = m.memory.host_page(PhysicalAddress(self.physical)) else { return };
-        // SAFETY: a page of guest memory, which nobody writes while the machine is borrowed.
-        let now = unsafe { &*now.cast::<[u8; PAGE]>() };
-        if *now == *self.copy {
-            return;
-        }
-        for at in (0..PAGE).step_by(size) {
-            let before = entry(&self.copy[at..at + size]);
-            let after = entry(&now[at..at + size]);
-            // Bits that were set are no change; what was not present was not shown.
-            if before != after && before | (after & ACCESSED_AND_DIRTY) != after && before & 1 != 0
-            {
-                let start = self.linear + (at / size) as u64 * self.reach;
-                changed.push(start..start + self.reach);
-            }
-        }
-        *self.copy = *now;
+        let Table { linear, reach, .. } = *self;
+        page_table::follow(&m.memory, PhysicalAddress(self.physical), size, &mut self.copy, |at| {
+            let start = linear + at as u64 * reach;
+            changed.push(start..start + reach);
+        });
     }
-}
-
-fn entry(bytes: &[u8]) -> u64 {
-    let mut whole = [0; 8];
-    whole[..bytes.len()].copy_from_slice(bytes);
-    u64::from_le_bytes(whole)
 }

@@ -5,6 +5,7 @@
 //! that a thousand times as fast as looking every page up again.
 
 use machine::cpu::{Cr0, Cr4};
+use machine::page_table::{self, entry, is_other};
 use machine::{Machine, PhysicalAddress};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,7 +13,6 @@ use std::ops::Range;
 const PAGE: usize = 4096;
 const PRESENT: u64 = 1;
 const ACCESSED: u64 = 1 << 5;
-const ACCESSED_AND_DIRTY: u64 = 0x60;
 const LARGE: u64 = 1 << 7;
 
 /// How linear addresses are translated, apart from the tables.
@@ -103,7 +103,7 @@ impl Part {
             let mut now = [0; 8];
             let now = &mut now[..mode.size()];
             m.memory.read(PhysicalAddress(table.0 + at as u64), now);
-            if is_other(whole(before), whole(now)) {
+            if is_other(entry(before), entry(now)) {
                 was_other(page);
             }
             before.copy_from_slice(now);
@@ -182,48 +182,14 @@ impl Tables {
                 changed.push(first..first + mode.reach());
                 *part = Part::read(m, mode, first);
             } else if let (Some(copy), Some(physical)) = (&mut part.table, mode.table(entry)) {
-                compare(m, mode, first, physical, copy, &mut changed);
+                page_table::follow(&m.memory, physical, mode.size(), copy, |at| {
+                    let start = first + (at * PAGE) as u64;
+                    changed.push(start..start + PAGE as u64);
+                });
             }
         }
         Changes::Of(changed)
     }
-}
-
-/// Finds the entries of a page table that are not as its copy has them, and brings that up to date.
-fn compare(
-    m: &Machine,
-    mode: Mode,
-    first: u64,
-    physical: PhysicalAddress,
-    copy: &mut [u8; PAGE],
-    changed: &mut Vec<Range<u64>>,
-) {
-    let mut now = [0; PAGE];
-    m.memory.read(physical, &mut now);
-    if now == *copy {
-        return;
-    }
-    let entries = copy.chunks(mode.size()).zip(now.chunks(mode.size()));
-    for (at, (before, after)) in entries.enumerate() {
-        let (before, after) = (whole(before), whole(after));
-        if is_other(before, after) {
-            let start = first + (at * PAGE) as u64;
-            changed.push(start..start + PAGE as u64);
-        }
-    }
-    *copy = now;
-}
-
-/// Whether what was shown by an entry may not be shown any more. Accessed and dirty bits that were set
-/// are no change, and what was not present was not shown.
-fn is_other(before: u64, after: u64) -> bool {
-    before | (after & ACCESSED_AND_DIRTY) != after && before & PRESENT != 0
-}
-
-fn whole(bytes: &[u8]) -> u64 {
-    let mut entry = [0; 8];
-    entry[..bytes.len()].copy_from_slice(bytes);
-    u64::from_le_bytes(entry)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod error;
 pub mod host_time;
 mod machine;
 pub mod memory;
+pub mod page_table;
 mod sections;
 pub mod signals;
 mod snapshot;
