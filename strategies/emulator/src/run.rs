@@ -267,7 +267,9 @@ fn debug_trap_after(m: &mut Machine) -> Outcome {
 /// Raises what the instruction `op` raised, with EIP where the exception's class puts it.
 #[cold]
 fn raise_from(m: &mut Machine, op: &Op, exception: Exception) -> Outcome {
-    m.cpu.eip = if exception.is_trap() { op.next_eip(m) } else { op.eip(m) };
+    if !exception.is_in_new_task() {
+        m.cpu.eip = if exception.is_trap() { op.next_eip(m) } else { op.eip(m) };
+    }
     raise(m, exception)
 }
 

@@ -158,7 +158,7 @@ pub(crate) fn settle(m: &mut Machine, result: Result<(), Exception>) -> Result<(
     match result {
         Err(exception) if exception.is_in_new_task() => match interrupt::raise(m, exception) {
             // What could not deliver a double fault will not deliver the next one.
-            Outcome::Shutdown => Err(Exception::DOUBLE_FAULT),
+            Outcome::Shutdown => Err(Exception::DOUBLE_FAULT.in_new_task()),
             Outcome::Continue | Outcome::Halted => Ok(()),
         },
         other => other,

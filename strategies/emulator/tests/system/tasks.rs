@@ -4,7 +4,7 @@ use crate::guest::{
     CODE, CODE0, CODE3, DATA0, DATA3, FREE, Guest, PRESENT, STACK0, TASK, TSS, descriptor, gate,
     handler,
 };
-use emulator::Outcome;
+use emulator::{Emulator, Outcome};
 use machine::cpu::{Cr0, Dr6, Eflags, SegmentRegister, register::*};
 
 /// The second task: its TSS, code and stack.
@@ -153,6 +153,20 @@ fn a_bad_stack_of_the_new_task_is_raised_in_the_new_task() {
     assert_eq!(guest.read_u32(OTHER_TSS + 0x20), OTHER_CODE);
     assert_eq!(guest.read_u32(OTHER_TSS + 0x24) & Eflags::RF.bits(), Eflags::RF.bits());
     assert_eq!(guest.access_byte(TASK), 0x89);
+}
+
+#[test]
+fn a_new_task_that_cannot_go_on_is_left_at_its_own_eip() {
+    let mut guest = Guest::new();
+    make_task(&mut guest, CODE0, DATA3);
+    for vector in [8, 10, 11, 13] {
+        guest.set_gate(vector, 0);
+    }
+    let mut code = vec![0x90; 3];
+    code.extend(jump(OTHER));
+    guest.code(&code);
+    assert_eq!(Emulator::new().run(&mut guest, 100), Outcome::Shutdown);
+    assert_eq!((guest.cpu.eip, guest.cpu.tr.selector), (OTHER_CODE, OTHER));
 }
 
 #[test]
