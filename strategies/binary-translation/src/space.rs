@@ -47,6 +47,22 @@ impl SpaceKey {
     fn is_pae(&self) -> bool {
         self.cr4.contains(Cr4::PAE)
     }
+
+    /// Bytes of an entry of its tables.
+    fn entry_bytes(&self) -> usize {
+        if self.is_pae() { 8 } else { 4 }
+    }
+
+    /// The page directory for a linear address.
+    fn directory(&self, linear: u64) -> Option<u64> {
+        match self.is_pae() {
+            true => {
+                let pdpte = self.pdptes[(linear >> 30) as usize];
+                (pdpte & 1 != 0).then_some(pdpte & 0xf_ffff_f000)
+            }
+            false => Some(u64::from(self.cr3 & !0xfff)),
+        }
+    }
 }
 
 /// A page-table page as it was when windows were filled from it.
@@ -97,6 +113,47 @@ impl Space {
             verified: 0,
             used: 0,
         })
+    }
+
+    /// Becomes another address space. What both have in common stays shown: the kernel, as a rule.
+    pub(crate) fn turn_into(&mut self, m: &Machine, key: SpaceKey) -> Result<(), Error> {
+        let SpaceKey { cr3, pdptes, .. } = key;
+        let is_alike = key.is_paged() && SpaceKey { cr3, pdptes, ..self.key } == key;
+        self.key = key;
+        self.end_epochs();
+        self.verified = 0;
+        if !is_alike {
+            return self.clear();
+        }
+        for table in self.tables.iter_mut().filter(|table| table.is_directory()) {
+            let directory = key.directory(table.linear).map(PhysicalAddress);
+            match directory.filter(|&directory| m.memory.host_page(directory).is_some()) {
+                Some(directory) => table.physical = directory.0,
+                None => return self.clear(),
+            }
+        }
+        let changed = self.follow_directories(m);
+        for range in &changed {
+            self.views.iter_mut().for_each(|view| view.forget(range));
+        }
+        self.hide(changed).map(|_| ())
+    }
+
+    /// Shows nothing, and remembers nothing.
+    fn clear(&mut self) -> Result<(), Error> {
+        self.tables.clear();
+        self.code.fill(0);
+        self.views.iter_mut().try_for_each(View::clear)
+    }
+
+    /// Hides what has changed.
+    fn hide(&mut self, changed: Vec<Range<u64>>) -> Result<Changes, Error> {
+        let mut changes = Changes::default();
+        for range in changed {
+            changes.code |= self.take_code_in(&range);
+            self.views.iter_mut().try_for_each(|view| view.hide(range.clone()))?;
+        }
+        Ok(changes)
     }
 
     /// The base of the window for a privilege.
@@ -181,22 +238,25 @@ impl Space {
     /// Follows a flush of everything, or a return to this space.
     pub(crate) fn revalidate(&mut self, m: &Machine) -> Result<Changes, Error> {
         if self.tables.len() > MOST_TABLES {
-            self.views.iter_mut().try_for_each(View::clear)?;
-            self.tables.clear();
-            self.code.fill(0);
+            self.clear()?;
             return Ok(Changes { code: true });
         }
+        let mut changed = self.follow_directories(m);
+        for table in self.tables.iter_mut().filter(|table| !table.is_directory()) {
+            table.compare(m, &self.key, &mut changed);
+        }
+        self.hide(changed)
+    }
+
+    /// Finds what has changed in the directories, and forgets the tables that they led to there.
+    fn follow_directories(&mut self, m: &Machine) -> Vec<Range<u64>> {
         let mut changed = Vec::new();
-        let size = if self.key.is_pae() { 8 } else { 4 };
-        for table in &mut self.tables {
-            table.compare(m, size, &mut changed);
+        for table in self.tables.iter_mut().filter(|table| table.is_directory()) {
+            table.compare(m, &self.key, &mut changed);
         }
-        let mut changes = Changes::default();
-        for range in changed {
-            changes.code |= self.take_code_in(&range);
-            self.views.iter_mut().try_for_each(|view| view.hide(range.clone()))?;
-        }
-        Ok(changes)
+        let is_kept = |linear| !changed.iter().any(|range: &Range<u64>| range.contains(&linear));
+        self.tables.retain(|table| table.is_directory() || is_kept(table.linear));
+        changed
     }
 
     fn take_code_in(&mut self, range: &Range<u64>) -> bool {
@@ -226,8 +286,7 @@ impl Space {
     fn remember_part(&mut self, m: &Machine, pages: &Range<u64>) {
         let linear = pages.start;
         if self.key.is_pae() {
-            let pdpte = m.cpu.pdptes[(linear >> 30) as usize];
-            let directory = pdpte & 0xf_ffff_f000;
+            let Some(directory) = self.key.directory(linear) else { return };
             self.remember_table(m, directory, linear & !((1 << 30) - 1), TWO_MIB, pages, 8);
             let entry = m.memory.read_u64(PhysicalAddress(directory + (linear >> 21 & 0x1ff) * 8));
             if entry & 0x80 != 0 {
@@ -236,7 +295,7 @@ impl Space {
             let table = entry & 0xf_ffff_f000;
             return self.remember_table(m, table, linear & !(TWO_MIB - 1), 4096, pages, 8);
         }
-        let directory = u64::from(m.cpu.cr3 & !0xfff);
+        let Some(directory) = self.key.directory(linear) else { return };
         self.remember_table(m, directory, 0, FOUR_MIB, pages, 4);
         let entry = u64::from(m.memory.read_u32(PhysicalAddress(directory + (linear >> 22) * 4)));
         if entry & 0x80 != 0 && self.key.cr4.contains(Cr4::PSE) {
@@ -278,11 +337,107 @@ impl Space {
 
 impl Table {
     /// Finds the entries that changed since the copy was made, and brings the copy up to date.
-    fn compare(&mut self, m: &Machine, size: usize, changed: &mut Vec<Range<u64>>) {
-        let Table { linear, reach, .. } = *self;
-        page_table::follow(&m.memory, PhysicalAddress(self.physical), size, &mut self.copy, |at| {
+    fn compare(&mut self, m: &Machine, key: &SpaceKey, changed: &mut Vec<Range<u64>>) {
+        let Table { physical, linear, reach, .. } = *self;
+        let (physical, size) = (PhysicalAddress(physical), key.entry_bytes());
+        page_table::follow(&m.memory, physical, size, &mut self.copy, |at| {
             let start = linear + at as u64 * reach;
             changed.push(start..start + reach);
         });
+    }
+
+    fn is_directory(&self) -> bool {
+        self.reach != PAGE as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machine::MachineConfig;
+
+    const DIRECTORIES: [u32; 2] = [0x1000, 0x2000];
+    const KERNEL_TABLE: u32 = 0x3000;
+    const USER_TABLES: [u32; 2] = [0x4000, 0x5000];
+    const KERNEL: u32 = 0xc000_0000;
+    const USER: u32 = 0x0804_8000;
+    /// Present, writable, the user's, accessed and dirty.
+    const BITS: u32 = 0x67;
+
+    fn write(m: &mut Machine, at: u32, value: u32) {
+        assert!(m.memory.write(PhysicalAddress(at.into()), &value.to_le_bytes()));
+    }
+
+    /// Two address spaces with a kernel in common, and a page of the user's in each.
+    fn machine() -> Machine {
+        let config = MachineConfig { memory_bytes: 4 << 20, ..MachineConfig::default() };
+        let mut m = Machine::new(&config).unwrap();
+        m.cpu.cr0 |= Cr0::PE | Cr0::PG;
+        for (directory, table) in DIRECTORIES.into_iter().zip(USER_TABLES) {
+            write(&mut m, directory + (KERNEL >> 22) * 4, KERNEL_TABLE | BITS);
+            write(&mut m, directory + (USER >> 22) * 4, table | BITS);
+            write(&mut m, table + (USER >> 12 & 0x3ff) * 4, (table + 0x10000) | BITS);
+            write(&mut m, table + 0x10000, table);
+        }
+        write(&mut m, KERNEL_TABLE, 0x20000 | BITS);
+        write(&mut m, 0x20000, 0x1234);
+        m
+    }
+
+    fn enter(m: &mut Machine, directory: u32) -> SpaceKey {
+        m.cpu.cr3 = directory;
+        m.tlb.flush();
+        SpaceKey::of(m)
+    }
+
+    /// What the kernel's window has at an address once the page is shown.
+    fn shown(space: &mut Space, m: &mut Machine, linear: u32) -> (Touch, u32) {
+        let touch = space.touch(m, linear, false).unwrap();
+        let host = (space.window(false) + u64::from(linear)) as *const u32;
+        // SAFETY: the page is shown now, or was before.
+        (touch, unsafe { host.read_volatile() })
+    }
+
+    #[test]
+    fn a_space_that_turns_into_another_keeps_what_both_have() {
+        let mut m = machine();
+        let key = enter(&mut m, DIRECTORIES[0]);
+        let mut space = Space::new(key).unwrap();
+        assert_eq!(shown(&mut space, &mut m, USER), (Touch::Mapped, USER_TABLES[0]));
+        assert_eq!(shown(&mut space, &mut m, KERNEL), (Touch::Mapped, 0x1234));
+        space.note_code(&m, USER);
+
+        let key = enter(&mut m, DIRECTORIES[1]);
+        space.turn_into(&m, key).unwrap();
+        // Nothing is left to be shown.
+        assert_eq!(shown(&mut space, &mut m, KERNEL), (Touch::Emulate, 0x1234));
+        // For the first time here, whatever was at the same address in the other one.
+        assert_eq!(shown(&mut space, &mut m, USER), (Touch::Mapped, USER_TABLES[1]));
+        assert!(!space.take_code(USER));
+
+        // The tables are followed that it has now, and no others.
+        let unmap = |m: &mut Machine, table: u32| write(m, table + (USER >> 12 & 0x3ff) * 4, 0);
+        space.note_code(&m, USER);
+        unmap(&mut m, USER_TABLES[0]);
+        assert_eq!(space.revalidate(&m).unwrap(), Changes { code: false });
+        unmap(&mut m, USER_TABLES[1]);
+        assert_eq!(space.revalidate(&m).unwrap(), Changes { code: true });
+    }
+
+    #[test]
+    fn what_is_translated_otherwise_or_nowhere_starts_with_nothing() {
+        for paging in [false, true] {
+            let mut m = machine();
+            let key = enter(&mut m, DIRECTORIES[0]);
+            let mut space = Space::new(key).unwrap();
+            shown(&mut space, &mut m, KERNEL);
+            // Beyond memory, and what is read there is nobody's.
+            let key = enter(&mut m, 0x8000_0000);
+            m.cpu.cr0.set(Cr0::PG, paging);
+            let key = if paging { key } else { SpaceKey::of(&m) };
+            space.turn_into(&m, key).unwrap();
+            assert!(space.tables.is_empty());
+            assert!(space.views.iter().all(View::is_blank));
+        }
     }
 }

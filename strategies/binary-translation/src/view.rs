@@ -85,6 +85,13 @@ impl View {
         self.window.unmap(&pages).or_else(|_| self.clear())
     }
 
+    /// Forgets that these pages were ever shown: they are another address space's from now on.
+    pub(crate) fn forget(&mut self, pages: &Range<u64>) {
+        // Of whole entries of page directories, so of whole words.
+        const PAGES: u64 = 32 * PAGE;
+        self.seen[(pages.start / PAGES) as usize..(pages.end / PAGES) as usize].fill(0);
+    }
+
     /// Takes the right to write a page of the file, wherever it is shown: it now holds code.
     pub(crate) fn withhold(&mut self, offset: u64) -> Result<(), Error> {
         let shown: Vec<(u64, Page)> = self
@@ -101,6 +108,11 @@ impl View {
             self.shown.insert(at..at + PAGE, Page { writable: false, ..page });
         }
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_blank(&self) -> bool {
+        self.shown.is_empty()
     }
 
     /// Handles a fault at `address`, at the CPU's current privilege.

@@ -23,7 +23,10 @@ pub fn follow(
     let Some(table) = memory.host_page(address) else { return };
     // SAFETY: a page of guest memory, which nobody writes while the memory is borrowed.
     let table = unsafe { &*table.cast::<Page>() };
-    let lines = copy.chunks_exact_mut(LINE).zip(table.chunks_exact(LINE));
+    if *copy == *table {
+        return;
+    }
+    let lines = copy.as_chunks_mut::<LINE>().0.iter_mut().zip(table.as_chunks::<LINE>().0);
     for (number, (before, now)) in lines.enumerate().filter(|(_, (before, now))| before != now) {
         let entries = before.chunks_exact(entry_bytes).zip(now.chunks_exact(entry_bytes));
         for (at, (before, now)) in entries.enumerate() {
@@ -31,18 +34,20 @@ pub fn follow(
                 changed(number * (LINE / entry_bytes) + at);
             }
         }
-        before.copy_from_slice(now);
+        *before = *now;
     }
 }
 
 /// Whether what was shown by an entry may not be shown any more. Accessed and dirty bits that were set
 /// are no change, and what was not present was not shown.
+#[inline]
 #[must_use]
 pub fn is_other(before: u64, now: u64) -> bool {
     before | (now & ACCESSED_AND_DIRTY) != now && before & PRESENT != 0
 }
 
 /// An entry of 4 or 8 bytes.
+#[inline]
 #[must_use]
 pub fn entry(bytes: &[u8]) -> u64 {
     let mut whole = [0; 8];

@@ -67,7 +67,7 @@ impl Engine {
         }
         self.context.soft.iter_mut().for_each(|soft| soft.clear());
         let key = SpaceKey::of(m);
-        self.current = self.space(key)?;
+        self.current = self.space(m, key)?;
         self.clock += 1;
         self.cache.statistics.revalidations += 1;
         let space = &mut self.spaces[self.current];
@@ -83,13 +83,15 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn space(&mut self, key: SpaceKey) -> Result<usize, Error> {
+    fn space(&mut self, m: &Machine, key: SpaceKey) -> Result<usize, Error> {
         if let Some(index) = self.spaces.iter().position(|space| space.key == key) {
             return Ok(index);
         }
         if self.spaces.len() >= MOST_SPACES {
             let oldest = (0..self.spaces.len()).min_by_key(|&index| self.spaces[index].used);
-            self.spaces.swap_remove(oldest.unwrap_or(0));
+            let oldest = oldest.unwrap_or(0);
+            self.spaces[oldest].turn_into(m, key).map_err(failure)?;
+            return Ok(oldest);
         }
         self.spaces.push(Space::new(key).map_err(failure)?);
         Ok(self.spaces.len() - 1)
