@@ -60,9 +60,8 @@
 //! it may see them. A guest's ring 0 can see and write the virtual CPU's page, if it looks for memory where
 //! it has mapped none, and a jump into the middle of an examined instruction is not noticed. The RPL of a
 //! null selector is lost: the host's next return to ring 3 clears it. Guests whose segments are not flat,
-//! and 16-bit code, get trap bytes and no stubs. Without protection
-//! keys, each jump that is taken costs what the CPU asks where the code segment has a base: some 20 cycles on
-//! Zen 4.
+//! and 16-bit code, get trap bytes and no stubs. Without protection keys, each jump that is taken costs what
+//! the CPU asks where the code segment has a base: some 20 cycles on Zen 4.
 
 mod area;
 mod class;
