@@ -1,7 +1,7 @@
 //! What a difference comes to: a finding, or one that is stated, or left open by the architecture.
 
 use super::repertoire::{
-    X87_POINTERS, exclusion, leads_astray, runs_natively, stores_data_selector,
+    NEWER, X87_POINTERS, exclusion, leads_astray, runs_natively, stores_data_selector,
 };
 use super::worker::Verdict;
 use crate::lockstep::{Finding, Place, What};
@@ -52,6 +52,9 @@ pub(super) fn judge(strategy: Variant, finding: &Finding) -> Verdict {
     }
     if let Some(verdict) = finding.culprit().and_then(|it| judge_culprit(strategy, finding, &it)) {
         return verdict;
+    }
+    if runs_natively(strategy) && is_vector_code(finding) {
+        return Verdict::Stated(format!("AVX or its like: {NEWER}"));
     }
     if runs_natively(strategy) && has_popped_in_part(finding) {
         let why = "POPA or POPAD: how much is loaded before a fault is the CPU's choice";
@@ -308,6 +311,16 @@ fn wraps_within(instruction: &Instruction, registers: &[u32; 8]) -> bool {
         && offset.is_some_and(|offset| (offset & 0xffff) + size as u64 > 0x1_0000)
 }
 
+/// Whether what was found begins as AVX's and XOP's instructions do, and is none that a decoder knows: CPUs
+/// are content with bits that it is not content with.
+fn is_vector_code(finding: &Finding) -> bool {
+    const FIRST_BYTES: [&str; 4] = ["62 ", "8f ", "c4 ", "c5 "];
+    finding.culprit().is_some_and(|culprit| culprit.is_invalid())
+        && finding.block.first().is_some_and(|line| {
+            FIRST_BYTES.iter().any(|first| line.text.trim_start().starts_with(first))
+        })
+}
+
 /// Whether all registers were to be popped, and that was found or raised an exception.
 fn has_popped_in_part(finding: &Finding) -> bool {
     let mut faults = finding.way.faults.iter().map(|fault| fault.instruction);
@@ -329,7 +342,7 @@ fn are_marked_nulls(finding: &Finding) -> bool {
         }
         _ => false,
     };
-    finding.what == What::State
+    matches!(finding.what, What::State | What::StrayWrites)
         && !finding.differences.is_empty()
         && finding.differences.iter().all(is_null)
 }

@@ -79,13 +79,16 @@ pub(super) fn remark(strategy: Variant) -> Option<String> {
     Some(format!("{without}{remark}"))
 }
 
+pub(super) const NEWER: &str =
+    "it is newer than SSE2: the host has it, and no monitor can take it away";
+
 pub(super) const X87_POINTERS: &str = "it stores the x87 pointers, which nobody keeps";
 
 /// What is asked of no strategy.
 fn any_strategy(instruction: &Instruction) -> Option<&'static str> {
     use Mnemonic as M;
     if !emulator::is_ia32(instruction) {
-        return Some("it is newer than SSE2: the host has it, and no monitor can take it away");
+        return Some(NEWER);
     }
     if matches!(
         instruction.code(),

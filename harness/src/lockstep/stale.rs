@@ -8,6 +8,7 @@ use super::way;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use machine::cpu::Cr4;
 use machine::memory::Page;
+use machine::page_table::entry;
 use machine::{Machine, PhysicalAddress};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -133,10 +134,8 @@ fn changed_entries(
     now: &Page,
 ) -> impl Iterator<Item = (u64, u64)> {
     let size = if machine.cpu.cr4.contains(Cr4::PAE) { 8 } else { 4 };
-    let value =
-        |bytes: &[u8]| bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
     let entries = before.chunks_exact(size).zip(now.chunks_exact(size));
-    let entries = entries.map(move |(before, now)| (value(before), value(now)));
+    let entries = entries.map(move |(before, now)| (entry(before), entry(now)));
     let numbered = (0..).step_by(size).zip(entries);
     let changed = |before: u64, now: u64| before & PRESENT != 0 && (before ^ now) & !USED != 0;
     numbered.filter_map(move |(at, (before, now))| changed(before, now).then_some((at, before)))
