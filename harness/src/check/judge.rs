@@ -84,7 +84,7 @@ fn judge_culprit(strategy: Variant, finding: &Finding, culprit: &Instruction) ->
 /// The same by the instructions from there on that raised exceptions, or left something else behind: what
 /// they do wrong may be gone when they are executed again, and an instruction may be found too early.
 fn judge_way(finding: &Finding) -> Verdict {
-    if finding.what == What::State && are_x87_pointers(finding) {
+    if is_state(finding) && are_x87_pointers(finding) {
         return Verdict::Stated(format!("FNSTENV or its like: {X87_POINTERS}"));
     }
     let last = finding.way.faults.last().map(|fault| fault.instruction);
@@ -183,12 +183,17 @@ fn are_shadow_selectors(finding: &Finding) -> bool {
             if *native <= u128::from(u16::MAX) && is_shadow(*native as u8))
     };
     let differences = || finding.differences.iter();
-    matches!(finding.what, What::State | What::StrayWrites)
+    is_state(finding)
         && !finding.differences.is_empty()
         && match finding.way.executed.iter().any(stores_data_selector) {
             true => differences().any(|each| is_word(each) || is_register(each)),
             false => differences().all(is_word),
         }
+}
+
+/// Whether the machines differ, rather than what they asked of the world outside.
+fn is_state(finding: &Finding) -> bool {
+    matches!(finding.what, What::State | What::StrayWrites)
 }
 
 /// Whether nothing differs but memory.
@@ -325,7 +330,7 @@ fn is_vector_code(finding: &Finding) -> bool {
 fn has_popped_in_part(finding: &Finding) -> bool {
     let mut faults = finding.way.faults.iter().map(|fault| fault.instruction);
     let pops_all = |it: Instruction| matches!(it.mnemonic(), Mnemonic::Popa | Mnemonic::Popad);
-    finding.what == What::State && (finding.culprit().is_some_and(pops_all) || faults.any(pops_all))
+    is_state(finding) && (finding.culprit().is_some_and(pops_all) || faults.any(pops_all))
 }
 
 /// Whether nothing differs but the RPL of null selectors, in registers, or in memory where one was loaded on
@@ -342,9 +347,7 @@ fn are_marked_nulls(finding: &Finding) -> bool {
         }
         _ => false,
     };
-    matches!(finding.what, What::State | What::StrayWrites)
-        && !finding.differences.is_empty()
-        && finding.differences.iter().all(is_null)
+    is_state(finding) && !finding.differences.is_empty() && finding.differences.iter().all(is_null)
 }
 
 /// Whether a difference is of those that only the watch over a strategy can explain.

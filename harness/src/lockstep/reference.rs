@@ -108,26 +108,30 @@ impl Reference {
     }
 
     /// Executes up to `count` instructions from a log one by one, with a look at each before. The last
-    /// has been looked at and not executed where that says nothing.
+    /// has been looked at and not executed where that says nothing. Returns what the last one came to.
     pub(super) fn walk(
         &mut self,
         events: &[Event],
         count: u64,
         mut look: impl FnMut(&mut Machine, Option<&Instruction>) -> Option<()>,
-    ) {
+    ) -> Outcome {
         let machine = &mut self.machine;
         machine.replay(events.to_vec());
+        let mut outcome = Outcome::Continue;
         for _ in 0..count {
             let instruction = emulator::instruction(machine);
             quieten(machine);
-            if look(machine, instruction.as_ref()).is_none()
-                || emulator::step(machine) != Outcome::Continue
-            {
+            if look(machine, instruction.as_ref()).is_none() {
+                break;
+            }
+            outcome = emulator::step(machine);
+            if outcome != Outcome::Continue {
                 break;
             }
         }
         machine.bus.tap.switch_off();
         quieten(machine);
+        outcome
     }
 
     /// Runs from `origin`, where it is, to where a stretch has ended, which `leader` shows. What the

@@ -2,6 +2,7 @@
 
 use super::open::MOST;
 use super::reference::{Origin, Reference};
+use emulator::Outcome;
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use machine::cpu::Cr4;
 use machine::memory::PageKind;
@@ -51,7 +52,7 @@ pub(super) fn way(
     reference.go_to(origin);
     let (mut way, mut known) = (Way::default(), HashSet::new());
     let (mut last, mut before) = (None, exceptions(&reference.machine));
-    reference.walk(events, count.min(MOST), |machine, instruction| {
+    let outcome = reference.walk(events, count.min(MOST), |machine, instruction| {
         let now = exceptions(machine);
         if std::mem::replace(&mut before, now) != now {
             way.faults.extend(last);
@@ -77,7 +78,7 @@ pub(super) fn way(
         }
         Some(())
     });
-    if exceptions(&reference.machine) != before {
+    if exceptions(&reference.machine) != before || outcome == Outcome::Shutdown {
         way.faults.extend(last);
     }
     way
