@@ -26,6 +26,10 @@ pub(super) fn judge(strategy: Variant, finding: &Finding) -> Verdict {
         let why = "where the guest has nothing, it sees what the monitor has put there";
         return Verdict::Stated(why.to_owned());
     }
+    if strategy.id == StrategyId::CodePatching && finding.way.jumps_into_itself {
+        let why = "a jump into the middle of an instruction that was examined is not noticed";
+        return Verdict::Stated(why.to_owned());
+    }
     if let Some(why) = left_open(finding) {
         return Verdict::Open(why.to_owned());
     }

@@ -27,6 +27,8 @@ pub struct Way {
     pub meets_taken: bool,
     /// Whether an instruction was in device memory.
     pub runs_devices: bool,
+    /// Whether an instruction was a jump by a register to one of its own bytes.
+    pub jumps_into_itself: bool,
 }
 
 /// An instruction that raised an exception.
@@ -65,6 +67,7 @@ pub(super) fn way(
         way.meets_taken |= taken.iter().any(|taken| taken.contains(&here));
         way.runs_devices |= is_in_device_memory(machine);
         let Some(instruction) = instruction else { return Some(()) };
+        way.jumps_into_itself |= jumps_into_itself(&machine.cpu, instruction);
         if known.insert(*instruction) {
             way.executed.push(*instruction);
         }
@@ -82,6 +85,15 @@ pub(super) fn way(
         way.faults.extend(last);
     }
     way
+}
+
+fn jumps_into_itself(cpu: &Cpu, instruction: &Instruction) -> bool {
+    let register = instruction.op0_register();
+    let mask = if register.is_gpr32() { u32::MAX } else { 0xffff };
+    instruction.is_jmp_near_indirect() && (register.is_gpr32() || register.is_gpr16()) && {
+        let within = (cpu.registers[register.number()] & mask).wrapping_sub(cpu.eip);
+        within != 0 && within < instruction.len() as u32
+    }
 }
 
 /// Whether the next instruction is in device memory.
