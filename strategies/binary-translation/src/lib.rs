@@ -6,7 +6,8 @@
 //! RSP is a stack of host return addresses, so that the host's return predictor serves the guest.
 //! EFLAGS is the host's. GS's base is a window's, in which the host's MMU does the guest's paging,
 //! and a memory operand becomes `gs:` with 32-bit address size. R13 points to the context, R15 to what
-//! polls read; the rest of R8 to R15 is scratch. Translated code can reach nothing outside its window and its context.
+//! polls read; the rest of R8 to R15 is scratch. Translated code can reach nothing outside its window and
+//! its context.
 //!
 //! With [`User::Direct`] only the kernel is translated: ring 3 runs natively, in the window at linear
 //! address 0 that direct execution has. It saves what translated user code is slower by, costs a signal
